@@ -1,0 +1,45 @@
+# make run    set up, then show the evening peak against the reference relay
+# make test   set up, then every check and test
+# Both need Python 3.11 or later with venv, and nothing else. PYTHON=... chooses the interpreter.
+
+# The newest interpreter that really starts: a version manager may leave names on the PATH that do not.
+PYTHON ?= $(shell for p in python3.13 "$$HOME"/.pyenv/versions/3.13.*/bin/python3 python3.12 \
+	"$$HOME"/.pyenv/versions/3.12.*/bin/python3 python3.11 python3; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test check setup bench lock peers fuzz clean
+
+run: $(READY)
+	@$(BIN)/relaymark run evening-peak $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(ARGS)
+
+setup: $(READY)
+
+# Hashes are checked, so what installs here is what was tested.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later with venv was not found; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..." >&2
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Run after a change of the dependencies; the result has hashes and no address.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q uv
+	.venv-lock/bin/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .peers build dist *.egg-info
