@@ -337,7 +337,7 @@ def _end_of_value(payload: bytes, position: int) -> int:
                 pending += int.from_bytes(payload[position : position + width], "big")
                 position += width
             else:
-# `message_prefix` (cached per stream), the sequence number, `message_suffix` (cached per turn where there is no
+                raise ProtocolError(Code.MALFORMED, f"type byte 0x{first:02x}")
     except IndexError:
         raise ProtocolError(Code.MALFORMED, "cut short") from None
     if position > len(payload):
@@ -348,7 +348,7 @@ def _end_of_value(payload: bytes, position: int) -> int:
 # -- the hot encoder ---------------------------------------------------------------------------------
 #
 # A MESSAGE has a fixed layout but for its number, sequence number, time, tag and payload. The hub joins
-# `message_prefix` (cached per stream and size), the sequence number, `message_suffix` (cached per turn where there is no
+# `message_prefix` (cached per stream), the sequence number, `message_suffix` (cached per turn where there is no
 # tag) and the payload: a third of the time that the general encoder takes, and one bytes object for all subscribers.
 
 _PREFIX: Final = Layout(">BBBIB").pack
