@@ -1,0 +1,255 @@
+"""Starts, health-checks, observes and stops the relays that are measured.
+
+A relay is always a process of its own. It is found by the line that it prints when it serves; it is ready when its
+metrics listener says so; it is stopped by SIGTERM and, after a deadline, killed by its process id.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import urlsplit
+
+import psutil
+
+START_S_MAX: Final = 20.0
+STOP_S_MAX: Final = 12.0
+"""A little more than the relay's own deadline for draining."""
+PROBE_S_MAX: Final = 5.0
+POLL_S: Final = 0.02
+_SERVING: Final = re.compile(r"^relaymark: serving (wss?://\S+)", re.MULTILINE)
+_LAST_LINES: Final = 3
+
+CERTIFICATE: Final = Path(__file__).parent / "certificate" / "cert.pem"
+CERTIFICATE_KEY: Final = CERTIFICATE.with_name("key.pem")
+
+
+class TargetError(Exception):
+    """The relay did not start, cannot be reached, or speaks another protocol."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a relay listens."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str = "/"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{self.path}"
+
+    def numeric(self) -> tuple[str, int]:
+        """Return the first numeric address of the host. Raises TargetError."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise TargetError(f"The target's host {self.host} is not known: {error.strerror}.") from None
+        return str(found[0][4][0]), self.port
+
+
+def parse_url(url: str) -> Address:
+    """Return what ws://HOST[:PORT][/PATH] or wss://... names. Raises ValueError with a sentence."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is no address of a relay: write ws://HOST:PORT or wss://HOST:PORT.")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{url!r} has no valid port.") from None
+    tls = parts.scheme == "wss"
+    return Address(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, path=parts.path or "/")
+
+
+def client_context(ca: Path | None, *, own: bool) -> ssl.SSLContext:
+    """Return what verifies the target: the authorities in `ca`, the harness's `own` certificate, or the system's."""
+    return ssl.create_default_context(cafile=str(CERTIFICATE if own else ca) if own or ca else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process has used so far: CPU time of all its threads, and its resident memory now."""
+
+    at_ns: int
+    cpu_ns: int
+    rss_bytes: int
+
+
+def usage_of(process: psutil.Process) -> Usage | None:
+    """Return the usage of `process`, None when it is gone."""
+    try:
+        with process.oneshot():
+            times = process.cpu_times()
+            rss_bytes = process.memory_info().rss
+    except psutil.Error:
+        return None
+    return Usage(at_ns=time.monotonic_ns(), cpu_ns=int((times.user + times.system) * 1e9), rss_bytes=rss_bytes)
+
+
+class ReferenceRelay:
+    """`relaymark serve` as a child process, on a free port of loopback."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: str = "memory",
+        transport: str = "pump",
+        tls: bool = False,
+        allow_suite_0: bool = False,
+        cores: set[int] | None = None,
+    ) -> None:
+        """The log goes to relay.log in `folder`; `cores`: the process stays on these."""
+        self.log = folder / "relay.log"
+        metrics_port = _free_port()
+        self._metrics = f"127.0.0.1:{metrics_port}"
+        self.command = [sys.executable, "-m", "relay.cli", "serve", "--listen", "127.0.0.1:0", "--echo"]
+        self.command += ["--store", store, "--transport", transport, "--metrics", self._metrics]
+        if tls:
+            self.command += ["--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE_KEY)]
+        if allow_suite_0:
+            self.command.append("--allow-suite-0")
+        self._tls = tls
+        self._cores = cores
+        self._process: subprocess.Popen[bytes] | None = None
+        self._observed: psutil.Process | None = None
+
+    def start(self) -> Address:
+        """Start it and wait until it is ready. Raises TargetError, and leaves nothing running."""
+        with self.log.open("wb") as log:
+            self._process = self._spawn(log)
+        try:
+            if self._cores:
+                os.sched_setaffinity(self._process.pid, self._cores)
+            self._observed = psutil.Process(self._process.pid)
+            address = self._wait_until_serving()
+            self._wait_until_ready()
+        except (psutil.Error, OSError):
+            self.stop()
+            raise TargetError(f"The relay ended while it started. {self._last_words()}") from None
+        except BaseException:
+            self.stop()
+            raise
+        return address
+
+    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        try:
+            # A group of its own: Ctrl-C is for the harness, which then stops the relay in order.
+            return subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise TargetError(f"The relay could not be started: {error.strerror}.") from None
+
+    def _wait_until_serving(self) -> Address:
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            found = _SERVING.search(self._logged())
+            if found:
+                return parse_url(found[1])
+            if self.exit_code() is not None:
+                raise TargetError(f"The relay ended with code {self.exit_code()}. {self._last_words()}")
+            time.sleep(POLL_S)
+        raise TargetError(f"The relay did not serve within {START_S_MAX:.0f} s. {self._last_words()}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_S_MAX
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://{self._metrics}/readyz", timeout=PROBE_S_MAX) as answer:  # noqa: S310  # loopback
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                if time.monotonic() > deadline or self.exit_code() is not None:
+                    raise TargetError(f"The relay is not ready. {self._last_words()}") from None
+            time.sleep(POLL_S)
+
+    def exit_code(self) -> int | None:
+        """Return how it ended, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def usage(self) -> Usage | None:
+        return None if self._observed is None or self.exit_code() is not None else usage_of(self._observed)
+
+    def stop(self) -> int | None:
+        """Stop it and return its exit code: negative if a signal ended it."""
+        process = self._process
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)  # a stopped process does not see the first
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return process.returncode
+
+    def _logged(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def _last_words(self) -> str:
+        lines = [line.strip() for line in self._logged().splitlines() if line.strip()]
+        return f"Its log ends: {' | '.join(lines[-_LAST_LINES:])}" if lines else "Its log is empty."
+
+
+def open_stream(address: Address, context: ssl.SSLContext | None) -> socket.socket:
+    """Return a connected blocking socket to the target. Raises TargetError."""
+    try:
+        stream = socket.create_connection(address.numeric(), timeout=PROBE_S_MAX)
+    except OSError as error:
+        raise TargetError(f"The target {address.url} cannot be reached: {error.strerror or error}.") from None
+    if context is None:
+        return stream
+    try:
+        return context.wrap_socket(stream, server_hostname=address.host)
+    except ssl.SSLCertVerificationError as error:
+        stream.close()
+        raise TargetError(f"The certificate of {address.url} does not verify: {error.verify_message}.") from None
+    except OSError as error:
+        stream.close()
+        raise TargetError(f"The target {address.url} does not speak TLS: {error.strerror or error}.") from None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+__all__ = [
+    "CERTIFICATE",
+    "CERTIFICATE_KEY",
+    "Address",
+    "ReferenceRelay",
+    "TargetError",
+    "Usage",
+    "client_context",
+    "open_stream",
+    "parse_url",
+    "usage_of",
+]
