@@ -25,6 +25,7 @@ from relay.limits import CAPABILITIES_REMEMBERED_MAX, HANDLE_BYTES
 
 VERSION: Final = 1
 _STATEMENT: Final = Layout(">BBHQ8s32s32s")
+SERIAL_BYTES: Final = 8
 SIGNATURE_BYTES: Final = 64
 CAPABILITY_BYTES: Final = _STATEMENT.size + SIGNATURE_BYTES
 _NO_HOLDER: Final = bytes(32)
@@ -65,6 +66,11 @@ def mint(
     quorum: int = 0,
 ) -> bytes:
     """Sign a capability with the stream's key. `expires_s` is Unix time; `serial` 8 random bytes, one a member."""
+    # The layout would silently cut or fill up what has another length.
+    assert len(serial) == SERIAL_BYTES
+    assert holder is None or len(holder) == len(_NO_HOLDER)
+    assert rights
+    assert not rights & ~ALL_RIGHTS
     statement = _STATEMENT.pack(VERSION, rights, quorum, expires_s, serial, bytes(key.verify_key), holder or _NO_HOLDER)
     return statement + key.sign(_CAPABILITY_CONTEXT + statement).signature
 
@@ -168,6 +174,8 @@ __all__ = [
     "CAPABILITY_BYTES",
     "Capability",
     "Right",
+    "SERIAL_BYTES",
+    "SIGNATURE_BYTES",
     "Verifier",
     "franking_tag",
     "handle_of",
