@@ -1,0 +1,158 @@
+"""Starts a server pinned to one core, reads what it costs, and ends it by its process id whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+from urllib.parse import urlsplit
+
+START_S_MAX: Final = 20.0
+STOP_S_MAX: Final = 5.0
+_ADDRESS: Final = re.compile(rb"\bws://[\w.\[\]:-]+:\d+\b")
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class ServerError(Exception):
+    """A server did not start, or ended while it was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """Where the server and the load run; the same core twice on a machine that has only one."""
+
+    server: int
+    load: int
+
+    @property
+    def shared(self) -> bool:
+        return self.server == self.load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A running server: its process and where it listens."""
+
+    pid: int
+    host: str
+    port: int
+
+
+def choose_cores() -> Cores:
+    """Pick two of the cores that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return Cores(server=allowed[0], load=allowed[-1])
+
+
+def raise_file_limit(needed: int) -> None:
+    """Raise the soft limit of open files to the hard one, for this process and its servers. Raises ServerError."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ServerError(
+            f"{needed} open files are needed, the hard limit is {hard}: raise it with `ulimit -Hn {needed}`"
+        )
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that servers are ended then too."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], cores: Cores, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start `command` on the server's core, wait for the line with its address, and end it on the way out.
+
+    Raises ServerError with the end of its output if it does not serve within 20 s.
+    """
+    with tempfile.TemporaryFile() as output:
+        # Threads inherit the affinity, so it is set before the process exists, not on the process.
+        os.sched_setaffinity(0, {cores.server})
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                process_group=0,  # Ctrl-C reaches us alone, and we end it
+            )
+        finally:
+            os.sched_setaffinity(0, {cores.load})
+        try:
+            yield _wait_for_address(process, output.fileno(), command)
+            if process.poll() is not None:
+                raise ServerError(f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}")
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process: SIGTERM, then SIGKILL after 5 s."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], output: int, command: Sequence[str]) -> Server:
+    deadline = time.monotonic() + START_S_MAX
+    while time.monotonic() < deadline:
+        found = _ADDRESS.search(_tail_bytes(output))
+        if found is not None:
+            address = urlsplit(found[0].decode())
+            assert address.hostname is not None
+            assert address.port is not None
+            return Server(pid=process.pid, host=address.hostname, port=address.port)
+        if process.poll() is not None:
+            raise ServerError(f"{' '.join(command)} ended: {process.returncode}\n{_tail(output)}")
+        time.sleep(0.02)
+    raise ServerError(f"{' '.join(command)} printed no address within {START_S_MAX:.0f} s\n{_tail(output)}")
+
+
+def _tail_bytes(output: int) -> bytes:
+    size = os.fstat(output).st_size
+    return os.pread(output, 4096, max(0, size - 4096))
+
+
+def _tail(output: int) -> str:
+    return _tail_bytes(output)[-1500:].decode(errors="replace")
+
+
+def cpu_ns(pid: int) -> int:
+    """Return the processor time of a process and its threads so far, user and system, in steps of a clock tick.
+
+    Source: proc_pid_stat(5), fields 14 and 15.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // _TICKS_PER_S)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return VmRSS of a process. Source: proc_pid_status(5)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ServerError(f"process {pid} has no memory: it ended")
