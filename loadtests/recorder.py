@@ -30,11 +30,12 @@ SIGNIFICANT_DIGITS: Final = 3
 _HALF_BITS: Final = 10
 _HALF: Final = 1 << _HALF_BITS
 """1024 counters a power of two: the least power of two that resolves three significant digits."""
-_MASK: Final = 2 * _HALF - 1
-_BUCKETS: Final = 32
-VALUE_NS_MAX: Final = (1 << (_HALF_BITS + _BUCKETS)) - 1
+SUB_BUCKETS: Final = 2 * _HALF
+_MASK: Final = SUB_BUCKETS - 1
+BUCKETS: Final = 32
+VALUE_NS_MAX: Final = (1 << (_HALF_BITS + BUCKETS)) - 1
 """4,398 s. Larger values are counted as overflow, with the exact maximum kept."""
-COUNTERS_MAX: Final = (_BUCKETS + 1) * _HALF
+COUNTERS_MAX: Final = (BUCKETS + 1) * _HALF
 _INT64_MAX: Final = 2**63 - 1
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
@@ -460,12 +461,14 @@ def _packed(histogram: Histogram) -> dict[str, Any]:
 
 
 __all__ = [
+    "BUCKETS",
     "COUNTERS_MAX",
     "LABELS",
     "METRICS",
     "OPEN_SECONDS",
     "PERCENTILES",
     "SIGNIFICANT_DIGITS",
+    "SUB_BUCKETS",
     "VALUE_NS_MAX",
     "Histogram",
     "HistoryRow",
