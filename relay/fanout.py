@@ -1,0 +1,320 @@
+"""Streams and their fan-out: one chunk for all subscribers, a bounded number of sends at a time. Sans-IO.
+
+A stream that has something to send waits in one round-robin queue. Its fan-out begins with a snapshot of its live
+subscribers and goes on in slices, so that a room of thousands lets private chats through. Meanwhile what is committed
+gathers in `outgoing` and becomes the next chunk: a busy room sends fewer, larger chunks, and order needs no care.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+from relay import wire
+from relay.limits import FANOUT_SLICE_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
+from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
+from relay.store import Record
+
+
+class Counters:
+    """What the relay counts: plain integers, read when Prometheus asks."""
+
+    __slots__ = (
+        "commit_failures",
+        "deliveries",
+        "ephemeral_dropped",
+        "ephemeral_superseded",
+        "erased",
+        "gaps",
+        "lagging",
+        "published_durable",
+        "published_ephemeral",
+        "read_failures",
+        "received_bytes",
+        "refused",
+        "replayed",
+        "sent_bytes",
+        "slow_closed",
+    )
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+        self.refused: dict[str, int] = {}
+
+    commit_failures: int
+    deliveries: int
+    ephemeral_dropped: int
+    ephemeral_superseded: int
+    erased: int
+    gaps: int
+    lagging: int
+    published_durable: int
+    published_ephemeral: int
+    read_failures: int
+    received_bytes: int
+    refused: dict[str, int]
+    replayed: int
+    sent_bytes: int
+    slow_closed: int
+
+
+class Window:
+    """The ids that one publisher used last, and the numbers they got (0: not committed yet).
+
+    Two generations instead of one queue: at least the last 256 ids are known, and no id costs a deletion.
+    """
+
+    __slots__ = ("_current", "_previous", "retries")
+
+    def __init__(self) -> None:
+        self._current: dict[int, int] = {}
+        self._previous: dict[int, int] = {}
+        self.retries: dict[int, Any] = {}
+
+    def seq_of(self, id_: int) -> int | None:
+        seq = self._current.get(id_)
+        return self._previous.get(id_) if seq is None else seq
+
+    def remember(self, id_: int, seq: int) -> None:
+        current = self._current
+        current[id_] = seq
+        if len(current) > PUBLISH_WINDOW:
+            self._previous = current
+            self._current = {}
+
+    def forget(self, id_: int) -> None:
+        self._current.pop(id_, None)
+        self._previous.pop(id_, None)
+
+
+class Attachment:
+    """A client on a stream. `cursor` None: live; otherwise it is replayed from there."""
+
+    __slots__ = ("client", "cursor", "gone", "handle", "reading", "stream", "use", "window")
+
+    def __init__(self, stream: Stream, client: Any, use: int, handle: bytes) -> None:
+        self.stream = stream
+        self.client = client
+        self.use = use
+        self.handle = handle
+        self.window: Window | None = None
+        self.cursor: int | None = None
+        self.reading = False
+        self.gone = False
+
+
+class Stream:
+    """One stream in memory; the store holds its records."""
+
+    __slots__ = (
+        "_windows",
+        "acks",
+        "attached",
+        "catching",
+        "chunks",
+        "epoch",
+        "erasing",
+        "first",
+        "fresh",
+        "head",
+        "idle_since_ns",
+        "key",
+        "live",
+        "number",
+        "outgoing",
+        "outgoing_bytes",
+        "position",
+        "prefix",
+        "queued",
+        "quorum",
+        "served",
+        "states",
+        "targets",
+        "trimmed",
+    )
+
+    def __init__(self, key: bytes, number: int, epoch: int, head: int, first: int, acks: dict[bytes, int]) -> None:
+        self.key = key
+        self.number = number
+        self.prefix = wire.message_prefix(number)
+        self.attached = 0
+        self.idle_since_ns = 0
+        self.quorum = 0
+        self.erasing = False
+        self.fresh: list[Any] = []
+        self.live: dict[Outbox, Attachment] = {}
+        self.catching: set[Attachment] = set()
+        self.queued = False
+        self.chunks: list[Item] = []
+        self.targets: list[Outbox | None] | None = None
+        self.position = 0
+        self.restart(epoch)
+        self.head = self.served = head
+        self.first = first
+        self.acks = acks
+
+    def restart(self, epoch: int) -> None:
+        """Begin an epoch: nothing numbered, nothing remembered."""
+        self.epoch = epoch
+        self.head = self.served = 0
+        self.first = 1
+        self.trimmed = 0
+        self.acks: dict[bytes, int] = {}
+        self.outgoing: list[bytes] = []
+        self.outgoing_bytes = 0
+        self.states: dict[Hashable, bytes] = {}
+        self._windows: dict[bytes, Window] = {}
+
+    def window(self, handle: bytes) -> Window:
+        """Return the idempotence window of a publisher."""
+        window = self._windows.get(handle)
+        if window is None:
+            window = self._windows[handle] = Window()
+        return window
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of the stream is on its way."""
+        return bool(self.queued or self.fresh or self.erasing)
+
+
+class FanOut:
+    """The round-robin queue of streams that have something to send, and the outboxes that this turn filled."""
+
+    __slots__ = ("counters", "dirty", "queue")
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.queue: deque[Stream] = deque()
+        self.dirty: list[Outbox] = []
+
+    def push(self, box: Outbox, item: Item) -> None:
+        """Give one connection something to send at the end of this turn."""
+        box.pending.append(item)
+        if not box.dirty:
+            box.dirty = True
+            self.dirty.append(box)
+
+    def add_records(self, stream: Stream, records: list[Record]) -> None:
+        """Take committed records, the next of their stream."""
+        frames = [record.frame for record in records]
+        stream.outgoing += frames
+        stream.outgoing_bytes += sum(map(len, frames))
+        if not stream.queued:
+            stream.queued = True
+            self.queue.append(stream)
+
+    def add_state(self, stream: Stream, key: Hashable, frame: bytes) -> None:
+        """Take a state; an older one under this key that has not left yet gives way."""
+        if stream.states.pop(key, None) is not None:
+            self.counters.ephemeral_superseded += 1
+        stream.states[key] = frame
+        if not stream.queued:
+            stream.queued = True
+            self.queue.append(stream)
+
+    def slice(self) -> bool:
+        """Push to a bounded number of subscribers; return whether more wait."""
+        budget = FANOUT_SLICE_SENDS
+        queue = self.queue
+        dirty = self.dirty
+        while queue and budget > 0:
+            stream = queue.popleft()
+            targets = stream.targets
+            if targets is None:
+                targets = self._begin(stream)
+            chunks = stream.chunks
+            only = chunks[0] if len(chunks) == 1 else None
+            start = stream.position
+            end = start + budget
+            for box in targets[start:end] if start or len(targets) > budget else targets:
+                if box is None:
+                    continue
+                if only is not None:
+                    box.pending.append(only)
+                else:
+                    box.pending += chunks
+                if not box.dirty:
+                    box.dirty = True
+                    dirty.append(box)
+            if end < len(targets):
+                stream.position = end
+                queue.append(stream)
+                break
+            budget -= len(targets) - start
+            stream.targets = None
+            stream.chunks = []
+            if stream.outgoing or stream.states:
+                queue.append(stream)
+            else:
+                stream.queued = False
+        return bool(queue)
+
+    def _begin(self, stream: Stream) -> list[Outbox | None]:
+        """Make the next chunks of a stream and the snapshot of who gets them."""
+        targets: list[Outbox | None] = list(stream.live)
+        chunks: list[Item] = []
+        outgoing = stream.outgoing
+        if outgoing:
+            if stream.outgoing_bytes > REPLAY_BYTES:
+                outgoing = self._first_of(stream)
+            else:
+                stream.outgoing = []
+                stream.outgoing_bytes = 0
+            first = stream.served + 1
+            stream.served += len(outgoing)
+            data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+            chunks.append(Chunk(data, DURABLE, stream, first, stream.served))
+            self.counters.deliveries += len(outgoing) * len(targets)
+        if stream.states:
+            chunks += [Chunk(frame, EPHEMERAL, stream, key=key) for key, frame in stream.states.items()]
+            self.counters.deliveries += len(stream.states) * len(targets)
+            self.counters.ephemeral_dropped += len(stream.states) * len(stream.catching)
+            stream.states = {}
+        stream.targets = targets
+        stream.chunks = chunks
+        stream.position = 0
+        return targets
+
+    def _first_of(self, stream: Stream) -> list[bytes]:
+        """Take about REPLAY_BYTES from the records that wait."""
+        size = count = 0
+        for frame in stream.outgoing:
+            size += len(frame)
+            count += 1
+            if size >= REPLAY_BYTES:
+                break
+        taken, stream.outgoing = stream.outgoing[:count], stream.outgoing[count:]
+        stream.outgoing_bytes -= size
+        return taken
+
+    def finish_for(self, stream: Stream, box: Outbox) -> None:
+        """Push what a begun fan-out still owes one subscriber, out of its turn."""
+        if self._strike(stream, box):
+            for chunk in stream.chunks:
+                self.push(box, chunk)
+
+    def withdraw(self, stream: Stream, box: Outbox) -> None:
+        """Take a subscriber off a stream, also off a fan-out that has begun."""
+        if stream.live.pop(box, None) is not None:
+            self._strike(stream, box)
+
+    def _strike(self, stream: Stream, box: Outbox) -> bool:
+        targets = stream.targets
+        if targets is None:
+            return False
+        try:
+            targets[targets.index(box, stream.position)] = None
+        except ValueError:
+            return False
+        return True
+
+    def abandon(self, stream: Stream) -> None:
+        """Send nothing more of what a stream holds: it was erased."""
+        if stream.targets is not None:
+            stream.targets = [None] * len(stream.targets)
+
+
+__all__ = ["Attachment", "Counters", "FanOut", "Stream", "Window"]

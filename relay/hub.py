@@ -1,0 +1,503 @@
+"""Streams: who is attached, sequence numbers, commit, replay. Sans-IO.
+
+A durable record goes this way, and every step is taken for all that came in the same turn:
+
+    publish() -> fresh -> commit(): numbered, framed -> the store -> acknowledged -> outgoing -> fan_out()
+
+Numbers are given when a batch is taken for the store, so a batch that the store refuses leaves no hole. A stream has two
+heights: `head`, the last number given, and `served`, the last one whose fan-out has begun. Subscribers are told `served` and
+get everything after it: either they are *live* and take part in each fan-out, or they have a *cursor* and are
+replayed from the store until it reaches `served`.
+
+The store's calls go through `read` and `write`: inline for a store that answers at once, else a thread's queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from relay import framing, wire
+from relay.buckets import Buckets
+from relay.capability import Capability, Right, Verifier, franking_tag, handle_of
+from relay.errors import Code, Refused
+from relay.fanout import Attachment, Counters, FanOut, Stream, Window
+from relay.limits import ACK_QUORUM_MAX, COMMIT_BATCH_BYTES_MAX, EXPORT_BYTES_MAX, PUBLISH_WINDOW, REPLAY_BYTES
+from relay.outbox import DURABLE, ORDERED, Chunk, Outbox, frame_of
+from relay.store import Batch, Record, Store, StreamState
+
+Done: TypeAlias = Callable[[Any, Exception | None], None]
+Submit: TypeAlias = Callable[[Callable[[], Any], Done], None]
+Work: TypeAlias = list[tuple[Stream, list[Any], list[Record]]]
+
+REPLAYS_PER_TURN = 16
+"""Reads that one turn begins: a reconnect storm is served beside the traffic, not before it."""
+
+
+class Client(Protocol):
+    """What the hub needs of a session."""
+
+    box: Outbox
+    attachments: dict[int, Attachment]
+    unacked: int
+    ended: bool
+
+    def refuse(self, code: Code, record: int, about: int) -> None: ...
+
+
+def inline(call: Callable[[], Any], done: Done) -> None:
+    """Make a store call now: for stores that answer at once."""
+    try:
+        result = call()
+    except Exception as error:
+        done(None, error)
+    else:
+        done(result, None)
+
+
+class Hub:
+    """All streams of a relay. `now_ns` (Unix time) is set by the transport at the beginning of each turn.
+
+    `new_epoch` returns 64 random bits.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        new_epoch: Callable[[], int],
+        read: Submit = inline,
+        write: Submit = inline,
+        suites: range = range(1, 128),
+    ) -> None:
+        self.store = store
+        self.counters = Counters()
+        self.verifier = Verifier()
+        self.fanout = FanOut(self.counters)
+        self.push = self.fanout.push
+        self.now_ns = 0
+        self.suites = suites
+        self.ended: list[Any] = []  # peers that the transport may let go
+        self.streams: dict[bytes, Stream] = {}
+        self._numbers: dict[int, Stream] = {}
+        self._new_epoch = new_epoch
+        self._read = read
+        self._write = write
+        self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
+        self._dirty: list[Stream] = []
+        self._committing = False
+        self.waiting_bytes = 0
+        self.commit_times = Buckets()
+        self._acks: list[tuple[int, bytes, int]] = []
+        self._trims: list[tuple[int, int]] = []
+        self._catching: deque[Attachment] = deque()
+        self._stalled: list[Attachment] = []
+
+    # -- one turn ------------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Do what a turn's records ask for; return whether there is more to do at once."""
+        if self._dirty or self._acks or self._trims:
+            self.commit()
+        for _ in range(min(len(self._catching), REPLAYS_PER_TURN)):
+            self._replay_step(self._catching.popleft())
+        return self.fanout.slice() or bool(self._catching)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits for the store or for its fan-out."""
+        return not (self._committing or self._dirty or self.fanout.queue)
+
+    # -- attaching -----------------------------------------------------------------------------------
+
+    def subscribe(self, client: Client, capability: Capability, request: wire.Subscribe) -> None:
+        """Attach a client whose capability was checked. SUBSCRIBED follows now, or when the store has answered."""
+        key = capability.stream
+        stream = self.streams.get(key)
+        if stream is not None:
+            self._attach(stream, client, capability, request)
+        elif key in self._opening:
+            self._opening[key].append((client, capability, request))
+        else:
+            self._opening[key] = [(client, capability, request)]
+            call = partial(self.store.open, key, new_epoch=self._new_epoch(), recent_max=PUBLISH_WINDOW)
+            self._read(call, partial(self._opened, key))
+
+    def _opened(self, key: bytes, state: StreamState | None, error: Exception | None) -> None:
+        waiting = self._opening.pop(key)
+        if state is None:
+            for client, _, request in waiting:
+                client.refuse(Code.STORE, 2, request.request)
+            return
+        stream = Stream(key, state.number, state.epoch, state.head, state.first, dict(state.acks))
+        for handle, id_, seq in state.recent:
+            stream.window(handle).remember(id_, seq)
+        self.streams[key] = self._numbers[state.number] = stream
+        for client, capability, request in waiting:
+            if not client.ended:
+                self._attach(stream, client, capability, request)
+
+    def _attach(self, stream: Stream, client: Client, capability: Capability, request: wire.Subscribe) -> None:
+        former = client.attachments.get(stream.number)
+        if former is not None:
+            self.detach(former)
+        stream.quorum = min(capability.quorum, ACK_QUORUM_MAX)
+        handle = handle_of(capability, self.store.secret)
+        attachment = Attachment(stream, client, request.use, handle)
+        client.attachments[stream.number] = attachment
+        stream.attached += 1
+        cursor, recovered = _resume_point(stream, request)
+        self.push(
+            client.box,
+            frame_of(wire.Subscribed(request.request, stream.number, stream.epoch, stream.served, recovered)),
+        )
+        if not request.use & Right.SUBSCRIBE:
+            return
+        if cursor == stream.served:
+            stream.live[client.box] = attachment
+        else:
+            self._fall_back(attachment, cursor)
+            self._catching.append(attachment)
+
+    def unsubscribe(self, attachment: Attachment) -> None:
+        """Detach, and tell the client up to where it was sent everything."""
+        client, stream = attachment.client, attachment.stream
+        if attachment.cursor is None:
+            self.fanout.finish_for(stream, client.box)
+            head = stream.served
+        else:
+            head = attachment.cursor
+        self.detach(attachment)
+        frame = frame_of(wire.Unsubscribed(stream.number, head))
+        self.push(client.box, Chunk(frame, ORDERED, stream))
+
+    def detach(self, attachment: Attachment) -> None:
+        """Take a client off a stream."""
+        stream = attachment.stream
+        self.fanout.withdraw(stream, attachment.client.box)
+        attachment.client.attachments.pop(stream.number, None)
+        attachment.gone = True
+        stream.catching.discard(attachment)
+        stream.attached -= 1
+        stream.idle_since_ns = self.now_ns
+
+    # -- publishing ----------------------------------------------------------------------------------
+
+    def publish(self, attachment: Attachment, record: wire.Publish) -> None:
+        """Take a durable record that was checked. PUBLISHED follows once the store has it. Raises Refused."""
+        stream = attachment.stream
+        window = attachment.window
+        if window is None:
+            window = attachment.window = stream.window(attachment.handle)
+        id_ = record.id
+        seq = window.seq_of(id_)
+        if seq is not None:
+            if seq:
+                self._acknowledge(attachment.client, id_, seq)
+            else:  # Its first sending is still on the way to the store: the answer goes to who asked last.
+                window.retries[id_] = attachment.client
+            return
+        if self.waiting_bytes > COMMIT_BATCH_BYTES_MAX:
+            raise Refused(Code.STORE)
+        window.remember(id_, 0)
+        client = attachment.client
+        client.unacked += 1
+        fresh = stream.fresh
+        if not fresh:
+            self._dirty.append(stream)
+        fresh.append((attachment, id_, record.commitment, record.sealed))
+        self.waiting_bytes += len(record.sealed)
+
+    def publish_state(self, attachment: Attachment, slot: int, sealed: bytes) -> None:
+        """Take an ephemeral record: the newest state of (handle, slot) replaces one that has not left yet."""
+        stream = attachment.stream
+        handle = attachment.handle
+        frame = frame_of(wire.Ephemeral(stream.number, handle, slot, sealed))
+        self.fanout.add_state(stream, (stream.number, handle, slot), frame)
+        self.counters.published_ephemeral += 1
+
+    def _acknowledge(self, client: Client, id_: int, seq: int) -> None:
+        box = client.box
+        box.acks += (id_, seq)
+        if not box.dirty:
+            box.dirty = True
+            self.fanout.dirty.append(box)
+
+    def commit(self) -> None:
+        """Number and frame everything fresh, and hand it to the store as one batch."""
+        if self._committing:
+            return
+        dirty, self._dirty = self._dirty, []
+        acks, self._acks = self._acks, []
+        trims, self._trims = self._trims, []
+        self.waiting_bytes = 0
+        work: Work = []
+        batch: list[tuple[int, list[Record]]] = []
+        # The framing of untagged records differs between streams in nothing but number and size.
+        suffixes: dict[int, tuple[bytes, bytes]] = {}
+        for stream in dirty:
+            if stream.erasing:
+                self._dirty.append(stream)
+                continue
+            fresh, stream.fresh = stream.fresh, []
+            records = self._number(stream, fresh, suffixes)
+            batch.append((stream.number, records))
+            work.append((stream, fresh, records))
+        if not (work or acks or trims):
+            return
+        self._committing = True
+        self._write(
+            partial(self.store.commit, Batch(records=batch, acks=acks, trims=trims)),
+            partial(self._committed, work, self.now_ns),
+        )
+
+    def _number(self, stream: Stream, fresh: list[Any], suffixes: dict[int, tuple[bytes, bytes]]) -> list[Record]:
+        now_ns = self.now_ns
+        seq = stream.head
+        prefix = stream.prefix
+        records = []
+        for attachment, id_, commitment, sealed in fresh:
+            seq += 1
+            size = len(sealed)
+            if commitment is None:
+                cached = suffixes.get(size)
+                if cached is None:
+                    suffix = wire.message_suffix(now_ns, None, size)
+                    header = framing.header(framing.BINARY, len(prefix) + 8 + len(suffix) + size)
+                    suffixes[size] = header, suffix
+                else:
+                    header, suffix = cached
+            else:
+                tag = franking_tag(
+                    self.store.secret,
+                    commitment=commitment,
+                    stream=stream.key,
+                    seq=seq,
+                    at_ns=now_ns,
+                    handle=attachment.handle,
+                )
+                suffix = wire.message_suffix(now_ns, tag, size)
+                header = framing.header(framing.BINARY, len(prefix) + 8 + len(suffix) + size)
+            frame = b"".join((header, prefix, seq.to_bytes(8, "big"), suffix, sealed))
+            records.append(Record(seq, now_ns, attachment.handle, id_, frame))
+        stream.head = seq
+        return records
+
+    def _committed(
+        self, work: Work, taken_ns: int, forgotten: list[tuple[int, int]] | None, error: Exception | None
+    ) -> None:
+        self._committing = False
+        self.commit_times.add(self.now_ns - taken_ns)
+        if error is not None:
+            self._commit_failed(work)
+            return
+        dirty = self.fanout.dirty
+        count = 0
+        for stream, fresh, records in work:
+            count += len(records)
+            for (attachment, id_, _, _), record in zip(fresh, records, strict=True):
+                window = attachment.window
+                window.remember(id_, record.seq)
+                client = attachment.client
+                client.unacked -= 1
+                if window.retries:
+                    client = window.retries.pop(id_, client)
+                box = client.box
+                box.acks += (id_, record.seq)
+                if not box.dirty:
+                    box.dirty = True
+                    dirty.append(box)
+            self.fanout.add_records(stream, records)
+        self.counters.published_durable += count
+        for number, first in forgotten or ():
+            if number in self._numbers:
+                self._numbers[number].first = first
+
+    def _commit_failed(self, work: Work) -> None:
+        """Refuse the whole batch. Its numbers were seen by nobody, so they are given again."""
+        self.counters.commit_failures += 1
+        for stream, fresh, records in work:
+            stream.head = records[0].seq - 1
+            for attachment, id_, _, _ in fresh:
+                client = attachment.client
+                client.unacked -= 1
+                attachment.window.forget(id_)
+                client = attachment.window.retries.pop(id_, client)
+                client.refuse(Code.STORE, 4, id_)
+
+    # -- replay --------------------------------------------------------------------------------------
+
+    def _replay_step(self, attachment: Attachment) -> None:
+        stream = attachment.stream
+        box = attachment.client.box
+        if attachment.gone or attachment.reading or attachment.cursor is None:
+            return
+        if attachment.cursor == stream.served:
+            self._go_live(attachment)
+        elif box.standing is None and not stream.erasing:
+            attachment.reading = True
+            call = partial(self.store.read, stream.number, attachment.cursor, REPLAY_BYTES)
+            self._read(call, partial(self._replay, attachment, stream.epoch))
+        # Otherwise `drained` or the end of the erasure comes back to it.
+
+    def _replay(
+        self, attachment: Attachment, epoch: int, records: list[Record] | None, error: Exception | None
+    ) -> None:
+        attachment.reading = False
+        stream = attachment.stream
+        cursor = attachment.cursor
+        if attachment.gone or cursor is None or stream.erasing:
+            return
+        if error is not None or records is None:
+            self.counters.read_failures += 1
+            self._stalled.append(attachment)  # The next tick tries again.
+            return
+        box = attachment.client.box
+        if epoch == stream.epoch:
+            served = stream.served
+            records = [record for record in records if record.seq <= served]
+            first = records[0].seq if records else served + 1
+            if first > cursor + 1:
+                self.counters.gaps += 1
+                gap = frame_of(wire.Gap(stream.number, cursor + 1, first - 1))
+                self.push(box, Chunk(gap, ORDERED, stream))
+                attachment.cursor = first - 1
+            if records:
+                data = b"".join([record.frame for record in records])
+                self.push(box, Chunk(data, DURABLE, stream, first, records[-1].seq))
+                attachment.cursor = records[-1].seq
+                self.counters.replayed += len(records)
+        self._catching.append(attachment)
+
+    def _fall_back(self, attachment: Attachment, cursor: int) -> None:
+        attachment.cursor = cursor
+        attachment.stream.catching.add(attachment)
+
+    def _go_live(self, attachment: Attachment) -> None:
+        attachment.cursor = None
+        attachment.stream.catching.discard(attachment)
+        attachment.stream.live[attachment.client.box] = attachment
+        box = attachment.client.box
+        if box.lagging and all(other.cursor is None for other in attachment.client.attachments.values()):
+            box.lagging = False
+
+    def drained(self, client: Client) -> None:
+        """The client's outbox stands no longer: go on with its replays."""
+        for attachment in client.attachments.values():
+            if attachment.cursor is not None:
+                self._catching.append(attachment)
+
+    def fall_behind(self, client: Client) -> None:
+        """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
+        client.box.overflowing = False
+        client.box.lagging = True
+        self.counters.lagging += 1
+        for stream, first in client.box.drop_records().items():
+            attachment = client.attachments.get(stream.number)
+            if attachment is None or not attachment.use & Right.SUBSCRIBE:
+                continue
+            self.fanout.withdraw(stream, client.box)
+            self._fall_back(attachment, first - 1 if attachment.cursor is None else min(attachment.cursor, first - 1))
+
+    def tick(self) -> None:
+        """Once a second: try again what the store could not read."""
+        stalled, self._stalled = self._stalled, []
+        self._catching.extend(stalled)
+
+    # -- retention, erasure, export ------------------------------------------------------------------
+
+    def acknowledge(self, attachment: Attachment, upto: int) -> None:
+        """A member has everything up to `upto`; forget what a quorum of members has."""
+        stream = attachment.stream
+        upto = min(upto, stream.served)
+        if not stream.quorum or upto <= stream.acks.get(attachment.handle, 0):
+            return
+        stream.acks[attachment.handle] = upto
+        self._acks.append((stream.number, attachment.handle, upto))
+        if len(stream.acks) >= stream.quorum:
+            floor = sorted(stream.acks.values(), reverse=True)[stream.quorum - 1]
+            if floor > stream.trimmed:
+                stream.trimmed = floor
+                self._trims.append((stream.number, floor))
+
+    def erase(self, attachment: Attachment) -> None:
+        """Delete everything in a stream. ERASED follows once it is gone from the disk."""
+        stream = attachment.stream
+        if stream.erasing:
+            return
+        stream.erasing = True
+        epoch = self._new_epoch()
+        self._write(
+            partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)
+        )
+
+    def _erased(self, stream: Stream, epoch: int, asker: Client, _: None, error: Exception | None) -> None:
+        stream.erasing = False
+        if error is not None:
+            asker.refuse(Code.STORE, 6, stream.number)
+        else:
+            self.fanout.abandon(stream)
+            stream.restart(epoch)
+            self.counters.erased += 1
+            frame = frame_of(wire.Erased(stream.number, epoch))
+            told = {asker.box, *stream.live, *(attachment.client.box for attachment in stream.catching)}
+            for box in told:
+                box.drop_records(stream)
+                self.push(box, Chunk(frame, ORDERED, stream))
+        for attachment in stream.catching:
+            if error is None:
+                attachment.cursor = 0
+            self._catching.append(attachment)
+
+    def export(self, attachment: Attachment, after: int) -> None:
+        """Answer EXPORTED with the records after `after`, a page of them."""
+        stream = attachment.stream
+        call = partial(self.store.read, stream.number, after, EXPORT_BYTES_MAX)
+        self._read(call, partial(self._exported, attachment, stream.epoch))
+
+    def _exported(
+        self, attachment: Attachment, epoch: int, records: list[Record] | None, error: Exception | None
+    ) -> None:
+        client, stream = attachment.client, attachment.stream
+        if client.ended:
+            return
+        if records is None or epoch != stream.epoch:
+            client.refuse(Code.STORE, 7, stream.number)
+            return
+        rows = []
+        for record in records:
+            message = wire.decode_one_relay(framing.split(record.frame)[0])
+            assert isinstance(message, wire.Message)
+            row = wire.ExportedRecord(record.seq, record.at_ns, record.handle, record.id, message.tag, message.sealed)
+            rows.append(row)
+        more = bool(records) and records[-1].seq < stream.served
+        self.push(client.box, frame_of(wire.Exported(stream.number, stream.epoch, stream.served, more, rows)))
+
+    def expire(self, before_ns: int, idle_ns: int) -> None:
+        """Forget records older than `before_ns`, and put away streams that nobody has used for `idle_ns`."""
+        self._write(partial(self.store.expire, before_ns), self._expired)
+        unused = self.now_ns - idle_ns
+        for key, stream in list(self.streams.items()):
+            if not stream.attached and stream.idle_since_ns < unused and not stream.busy:
+                del self.streams[key], self._numbers[stream.number]
+
+    def _expired(self, forgotten: list[tuple[int, int]] | None, error: Exception | None) -> None:
+        if error is not None:
+            self.counters.commit_failures += 1
+        for number, first in forgotten or ():
+            if number in self._numbers:
+                self._numbers[number].first = first
+
+
+def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:
+    """Return (cursor, recovered) for a subscription; PROTOCOL.md section 6, Resume."""
+    if request.after is None:
+        return stream.served, True
+    if request.epoch == stream.epoch and request.after <= stream.served:
+        return request.after, request.after + 1 >= stream.first
+    return 0, request.epoch is None and stream.first <= 1
+
+
+__all__ = ["Client", "Hub", "Window", "inline"]

@@ -1,0 +1,189 @@
+"""Snapshots of the relay as Prometheus samples, and the listener that serves them.
+
+Nothing is counted for Prometheus' sake: the relay keeps plain integers, and a scrape turns them into samples. No label names
+a stream, a client or an address.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from relay.buckets import Buckets
+from relay.transports.base import Relay
+
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory; Linux /proc, elsewhere its peak."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * PAGE_BYTES
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class RelayCollector(Collector):
+    """Reads a Relay when Prometheus asks."""
+
+    def __init__(self, relay: Relay, transport: str) -> None:
+        self._relay = relay
+        self._transport = transport
+
+    def collect(self) -> Iterator[Metric]:
+        relay = self._relay
+        hub = relay.hub
+        counters = hub.counters
+        store = relay.store.statistics()
+        yield _info("relay_build_info", "What runs", {"transport": self._transport})
+        yield GaugeMetricFamily("relay_ready", "1 while new connections are served", value=int(relay.ready))
+        yield GaugeMetricFamily("relay_connections", "Open connections", value=len(relay.peers))
+        yield GaugeMetricFamily("relay_streams", "Streams in memory", value=len(hub.streams))
+        yield CounterMetricFamily("relay_accepted", "WebSocket handshakes that succeeded", value=relay.accepted)
+        yield CounterMetricFamily("relay_rejected", "Connections that failed their handshake", value=relay.rejected)
+        published = CounterMetricFamily("relay_published", "Records taken from publishers", labels=["class"])
+        published.add_metric(["durable"], counters.published_durable)
+        published.add_metric(["ephemeral"], counters.published_ephemeral)
+        yield published
+        for name, text, value in (
+            ("deliveries", "Records given to live subscribers", counters.deliveries),
+            ("replayed", "Records replayed from the store", counters.replayed),
+            ("gaps", "GAP records sent: a client missed what is no longer held", counters.gaps),
+            ("received_bytes", "Bytes read from clients, after TLS", counters.received_bytes),
+            ("sent_bytes", "Bytes written to clients, before TLS", counters.sent_bytes),
+            ("lagging", "Times that a client fell behind and was replayed from the store", counters.lagging),
+            ("slow_closed", "Clients closed for not taking their records", counters.slow_closed),
+            ("erased_streams", "Streams erased by their owners", counters.erased),
+            ("commit_failures", "Batches that the store refused", counters.commit_failures),
+            ("read_failures", "Reads that the store refused", counters.read_failures),
+            ("capability_hits", "Capabilities that were remembered", hub.verifier.hits),
+            ("capability_misses", "Capabilities whose signature was checked", hub.verifier.misses),
+            ("capability_refusals", "Capabilities refused", hub.verifier.refusals),
+            ("store_commits", "Batches committed", store.commits),
+            ("store_trimmed_records", "Records forgotten by age, acknowledgement or space", store.trimmed),
+        ):
+            yield CounterMetricFamily(f"relay_{name}", text, value=value)
+        dropped = CounterMetricFamily("relay_ephemeral_lost", "States that a subscriber did not get", labels=["reason"])
+        dropped.add_metric(["superseded"], counters.ephemeral_superseded)
+        dropped.add_metric(["dropped"], counters.ephemeral_dropped)
+        yield dropped
+        refused = CounterMetricFamily("relay_refused", "Requests refused, by code", labels=["code"])
+        for code, count in list(counters.refused.items()):
+            refused.add_metric([code.lower()], count)
+        yield refused
+        yield _histogram("relay_commit_seconds", "From taking a batch to its commit", hub.commit_times)
+        yield _histogram(
+            "relay_turn_seconds", "How long one turn of the loop kept the others waiting", relay.turn_times
+        )
+        yield GaugeMetricFamily("relay_loop_lag_seconds", "How late the last timer was", value=relay.loop_lag_ns / 1e9)
+        yield GaugeMetricFamily("relay_commit_waiting_bytes", "Durable bytes not yet taken", value=hub.waiting_bytes)
+        yield from _outbox_metrics(relay)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=resident_bytes())
+        yield CounterMetricFamily("process_cpu_seconds", "CPU time, user and system", value=time.process_time())
+        yield GaugeMetricFamily("process_open_fds", "Open descriptors", value=len(os.listdir("/proc/self/fd")))
+
+
+def _outbox_metrics(relay: Relay) -> Iterator[Metric]:
+    standing = lagging = control = durable = ephemeral = 0
+    for peer in list(relay.peers):
+        lanes = peer.box.standing
+        if lanes is not None:
+            standing += 1
+            control += lanes.control_bytes + len(lanes.rest)
+            durable += lanes.durable_bytes
+            ephemeral += lanes.ephemeral_bytes
+        lagging += peer.box.lagging
+    yield GaugeMetricFamily("relay_standing_connections", "Connections whose socket takes no more", value=standing)
+    yield GaugeMetricFamily("relay_lagging_connections", "Connections replayed from the store", value=lagging)
+    queued = GaugeMetricFamily("relay_queued_bytes", "Bytes that wait in outboxes", labels=["lane"])
+    queued.add_metric(["control"], control)
+    queued.add_metric(["durable"], durable)
+    queued.add_metric(["ephemeral"], ephemeral)
+    yield queued
+
+
+def _histogram(name: str, text: str, buckets: Buckets) -> Metric:
+    rows = [(repr(bound), float(count)) for bound, count in buckets.cumulative()]
+    rows.append(("+Inf", float(buckets.count())))
+    family = HistogramMetricFamily(name, text)
+    family.add_metric([], rows, buckets.sum_ns / 1e9)
+    return family
+
+
+def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Logs nothing: a request line holds an address."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+        pass
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that goes away in the middle is no news."""
+
+
+class MetricsServer:
+    """Serves /metrics, /healthz and /readyz on a listening socket, from a thread of its own."""
+
+    def __init__(self, relay: Relay, transport: str, listeners: list[socket.socket]) -> None:
+        self._relay = relay
+        registry = CollectorRegistry()
+        registry.register(RelayCollector(relay, transport))
+        self._registry = registry
+        self._servers = []
+        for listener in listeners:
+            address = listener.getsockname()
+            server = _Server(address[:2], _QuietHandler, bind_and_activate=False)
+            server.socket.close()
+            server.socket = listener
+            server.server_name, server.server_port = address[0], address[1]
+            server.setup_environ()
+            server.set_app(self._answer)
+            Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+            self._servers.append(server)
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                status, body = HTTPStatus.OK, generate_latest(self._registry)
+            case "/healthz":
+                status, body = HTTPStatus.OK, b"alive\n"
+            case "/readyz" if self._relay.ready:
+                status, body = HTTPStatus.OK, b"ready\n"
+            case "/readyz":
+                status, body = HTTPStatus.SERVICE_UNAVAILABLE, b"not ready\n"
+            case _:
+                status, body = HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n"
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        start_response(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def close(self) -> None:
+        """Stop serving."""
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+__all__ = ["MetricsServer", "RelayCollector", "resident_bytes"]

@@ -1,0 +1,145 @@
+"""What all transports share: the relay behind them, its clock and randomness, and its way down.
+
+A transport accepts connections, gives their bytes to a Peer, calls `turn`, writes what outboxes gathered, and lets go of
+peers that ended. Everything else is decided in the core.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from relay.buckets import Buckets
+from relay.hub import Hub, inline
+from relay.limits import CHALLENGE_BYTES, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
+from relay.session import Echo, Peer, Rates, Session
+from relay.store import Store
+from relay.store.worker import Worker
+from relay.wheel import Wheel
+
+NS_PER_S: Final = 1_000_000_000
+GOAWAY_SPREAD_S: Final = 5.0
+"""Clients are told to come back at a random time within this, so that they do not come back all at once."""
+CLOSING_SHARE: Final = 0.6
+"""Of the drain deadline: when clients are closed even if the store has not settled."""
+
+
+class Clock:
+    """Unix time in ns that never steps back: the wall clock at start, and the monotonic clock from there."""
+
+    __slots__ = ("_offset_ns",)
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def __call__(self) -> int:
+        return time.monotonic_ns() + self._offset_ns
+
+
+class Relay:
+    """Hub, store and peers of one process."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rates: Rates | None = None,
+        echo: bool = False,
+        allow_suite_0: bool = False,
+        retain_s: float = RETAIN_S,
+        drain_s: float = DRAIN_S,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.store = store
+        self.rates = rates or Rates()
+        self.echo = echo
+        self.retain_s = retain_s
+        self.drain_s = drain_s
+        self.clock = clock or Clock()
+        self.workers = [] if store.instant else [Worker("read"), Worker("write")]
+        read, write = (worker.submit for worker in self.workers) if self.workers else (inline, inline)
+        self.hub = Hub(
+            store,
+            new_epoch=lambda: int.from_bytes(os.urandom(8), "big"),
+            read=read,
+            write=write,
+            suites=range(0 if allow_suite_0 else 1, 128),
+        )
+        self.hub.now_ns = self.clock()
+        self.peers: set[Peer] = set()
+        self.accepted = 0
+        self.rejected = 0
+        self.ready = False
+        self.draining = False
+        self.turn_times = Buckets()
+        self.loop_lag_ns = 0
+        self._ticked_ns = self.hub.now_ns
+        self._wheel = Wheel(self.hub.now_ns / NS_PER_S)
+        self._swept_ns = self.hub.now_ns
+
+    def greet(self, path: str) -> Peer:
+        """Return the peer for a connection whose WebSocket handshake is done."""
+        self.hub.now_ns = self.clock()
+        peer = Echo(self.hub) if path == "/echo" else Session(self.hub, os.urandom(CHALLENGE_BYTES), self.rates)
+        self.accepted += 1
+        self.peers.add(peer)
+        self._wheel.schedule(peer, 1.0)
+        return peer
+
+    def forget(self, peer: Peer) -> None:
+        """The connection is gone."""
+        peer.lost()
+        self.peers.discard(peer)
+
+    def tick(self) -> None:
+        """Once a second: time limits, what the store could not read, retention."""
+        now_ns = self.hub.now_ns = self.clock()
+        self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
+        self._ticked_ns = now_ns
+        self.hub.tick()
+        for member in self._wheel.advance(now_ns / NS_PER_S):
+            if member in self.peers:
+                self._wheel.schedule(member, member.tick())  # type: ignore[attr-defined]
+        if now_ns - self._swept_ns >= EXPIRY_SWEEP_S * NS_PER_S:
+            self._swept_ns = now_ns
+            self.hub.expire(now_ns - int(self.retain_s * NS_PER_S), int(EXPIRY_SWEEP_S * NS_PER_S))
+
+    def drain_workers(self) -> None:
+        """Take the store's answers."""
+        for worker in self.workers:
+            worker.drain()
+
+    # -- going down: go_away, then `may_close` until true, then close_all, then `empty` or the deadline ----------
+
+    def go_away(self) -> None:
+        """Be not ready, and tell every client when to come back."""
+        self.ready = False
+        self.draining = True
+        self._drain_began_ns = self.hub.now_ns = self.clock()
+        for peer in self.peers:
+            peer.go_away(random.randrange(int(GOAWAY_SPREAD_S * 1000)))
+
+    def may_close(self) -> bool:
+        """Whether every durable record that was taken is committed, or time is up."""
+        return self.hub.settled or self._drained_for_s() > self.drain_s * CLOSING_SHARE
+
+    def close_all(self) -> None:
+        """Close every connection with DRAINING."""
+        self.hub.now_ns = self.clock()
+        for peer in list(self.peers):
+            peer.drain()
+
+    def overdue(self) -> bool:
+        return self._drained_for_s() > self.drain_s
+
+    def _drained_for_s(self) -> float:
+        return (self.clock() - self._drain_began_ns) / NS_PER_S
+
+    def close(self) -> None:
+        """Let the store finish and close it."""
+        for worker in self.workers:
+            worker.close(self.drain_s)
+        self.store.close()

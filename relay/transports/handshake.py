@@ -1,0 +1,62 @@
+"""The WebSocket opening handshake, server side: HTTP bytes in, an answer out. Sans-IO.
+
+HTTP is parsed, and the answer made, by the `websockets` library (RFC 6455 section 4.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from relay.limits import HANDSHAKE_BYTES_MAX
+from relay.wire import SUBPROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`response` is to be sent; with `path` the connection is open and `rest` are its first bytes, else it is refused."""
+
+    response: bytes
+    path: str | None
+    rest: bytes
+
+
+class Handshake:
+    """One handshake. `feed` until it returns an Answer."""
+
+    __slots__ = ("_echo", "_head")
+
+    def __init__(self, *, echo: bool) -> None:
+        self._echo = echo
+        self._head = b""
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Take bytes; None: more are needed."""
+        self._head += data
+        head, found, rest = self._head.partition(b"\r\n\r\n")
+        if len(head) > HANDSHAKE_BYTES_MAX:
+            return Answer(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n", None, b"")
+        if not found:
+            return None
+        return self._answer(head + found, rest)
+
+    def _answer(self, head: bytes, rest: bytes) -> Answer:
+        path = head.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1") if head.count(b" ") >= 2 else ""
+        echo = self._echo and path == "/echo"
+        protocol = ServerProtocol(subprotocols=None if echo else [Subprotocol(SUBPROTOCOL)])
+        protocol.receive_data(head)
+        requests = [event for event in protocol.events_received() if isinstance(event, Request)]
+        if not requests:
+            protocol.send_response(protocol.reject(HTTPStatus.BAD_REQUEST, "not a WebSocket handshake\n"))
+            return Answer(b"".join(protocol.data_to_send()), None, b"")
+        if path == "/" or echo:
+            response = protocol.accept(requests[0])
+        else:
+            response = protocol.reject(HTTPStatus.NOT_FOUND, "this relay serves /\n")
+        protocol.send_response(response)
+        accepted = response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
+        return Answer(b"".join(protocol.data_to_send()), path if accepted else None, rest)
