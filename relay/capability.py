@@ -42,7 +42,8 @@ class Right(IntFlag):
     EXPORT = 8
 
 
-ALL_RIGHTS: Final = Right.SUBSCRIBE | Right.PUBLISH | Right.ERASE | Right.EXPORT
+# A plain integer: the complement of an IntFlag has only the bits that the flag knows, so it masks no unknown ones.
+ALL_RIGHTS: Final = int(Right.SUBSCRIBE | Right.PUBLISH | Right.ERASE | Right.EXPORT)
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True, gc=False):
