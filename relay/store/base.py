@@ -1,0 +1,297 @@
+"""What the hub asks of a store, and the store that keeps everything in memory.
+
+A store keeps the durable records of streams, with the members' acknowledgements, and forgets them again: by
+acknowledgement (trims), by age (expiry), by size, or because it is told to (erase). What it has forgotten is always the
+beginning of a stream, so that `first` to `head` stays without a gap.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from relay.errors import StoreUnavailable
+from relay.limits import RETAIN_STREAM_BYTES_MAX, RETAIN_TOTAL_BYTES_MAX, STREAM_NUMBER_MAX
+
+SECRET_BYTES = 32
+
+
+class Record(msgspec.Struct, gc=False):
+    """One durable record as kept.
+
+    `frame` is the complete, unmasked WebSocket frame of its MESSAGE record, exactly as subscribers get it. The store
+    never looks into it.
+    """
+
+    seq: int
+    at_ns: int
+    handle: bytes
+    id: int
+    frame: bytes
+
+
+class StreamState(msgspec.Struct):
+    """What `open` tells of a stream."""
+
+    number: int
+    epoch: int
+    head: int
+    first: int
+    """The lowest sequence number that `read` can give; `head + 1` if there is none."""
+    recent: list[tuple[bytes, int, int]]
+    """(handle, id, seq) of the newest records, oldest first: a repeated PUBLISH stays idempotent over a restart."""
+    acks: dict[bytes, int]
+    """handle -> the sequence number up to which that member acknowledged."""
+
+
+class Batch(msgspec.Struct):
+    """What one commit makes durable, all of it or nothing."""
+
+    records: list[tuple[int, list[Record]]] = msgspec.field(default_factory=list)
+    """(stream number, at least one record, numbered on from the stream's head); a stream comes once."""
+    acks: list[tuple[int, bytes, int]] = msgspec.field(default_factory=list)
+    """(number, handle, upto). A lower `upto` than the known one changes nothing."""
+    trims: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    """(number, upto): forget the records up to `upto`, those of this batch included."""
+
+
+class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot. Counters count since the store was opened."""
+
+    streams: int
+    records: int | None
+    """Records held; None where that takes a scan to know."""
+    held_bytes: int
+    """Frames in memory, or the files on disk."""
+    commits: int
+    commit_failures: int
+    trimmed: int
+    """Records forgotten by trims, expiry and bounds; not those erased."""
+
+
+class Store(Protocol):
+    """Durable records of streams. Every method but `close` may raise StoreUnavailable."""
+
+    @property
+    def instant(self) -> bool:
+        """True: every call returns at once and may be made on the event loop.
+
+        False: calls block. `commit`, `heads`, `expire` and `erase` come from one thread, `open` and `read` from one
+        other, at the same time.
+        """
+
+    @property
+    def secret(self) -> bytes:
+        """32 bytes that key handles and franking tags; made once, and kept as long as the records."""
+
+    def open(self, key: bytes, *, new_epoch: int, recent_max: int) -> StreamState:
+        """Return the state of the stream with this key. One that is not known begins with `new_epoch` and head 0.
+
+        The number stays with the key from here on, over restarts too once something was committed.
+        """
+
+    def commit(self, batch: Batch) -> list[tuple[int, int]]:
+        """Make `batch` durable. Returns (number, new first) of the streams whose oldest records were forgotten.
+
+        Raises StoreUnavailable: then nothing of the batch is kept, and a later commit works when the cause is gone.
+        """
+
+    def heads(self, numbers: list[int]) -> dict[int, int]:
+        """Return the last committed sequence number of each stream."""
+
+    def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
+        """Return consecutive records from `max(after + 1, first)` on: one if there is any, then about `bytes_max`."""
+
+    def expire(self, before_ns: int) -> list[tuple[int, int]]:
+        """Forget records from before `before_ns`; those committed together may go with the newest of them.
+
+        Returns (number, new first). A store may leave a part of the work to later calls of `commit` and `expire`.
+        """
+
+    def erase(self, number: int, new_epoch: int) -> None:
+        """Delete all records, acknowledgements and ids of a stream, beyond recovery; its head is 0 in `new_epoch`."""
+
+    def close(self) -> None:
+        """Release what the store holds. No other call is under way, and none follows."""
+
+    def statistics(self) -> StoreStatistics:
+        """Return a snapshot; from any thread."""
+
+
+class _Stream:
+    __slots__ = ("acks", "aged", "epoch", "frame_bytes", "head", "number", "records")
+
+    def __init__(self, number: int, epoch: int) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.head = 0
+        self.records: deque[Record] = deque()
+        self.frame_bytes = 0
+        self.acks: dict[bytes, int] = {}
+        self.aged = False  # has an entry in the store's `_ages`
+
+    @property
+    def first(self) -> int:
+        return self.head + 1 - len(self.records)
+
+
+class MemoryStore:
+    """Keeps the newest records of every stream in memory, within two byte bounds; a restart forgets everything."""
+
+    instant = True
+
+    def __init__(
+        self,
+        secret: bytes,
+        *,
+        retain_stream_bytes_max: int = RETAIN_STREAM_BYTES_MAX,
+        retain_total_bytes_max: int = RETAIN_TOTAL_BYTES_MAX,
+    ) -> None:
+        assert len(secret) == SECRET_BYTES
+        self.secret = secret
+        self._stream_bytes_max = retain_stream_bytes_max
+        self._total_bytes_max = retain_total_bytes_max
+        self._by_key: dict[bytes, _Stream] = {}
+        self._by_number: dict[int, _Stream] = {}
+        # Streams that hold records, the longest unused first.
+        self._used: OrderedDict[int, None] = OrderedDict()
+        # A heap of (at_ns, number), at most one entry a stream, never later than the stream's oldest record: a
+        # sweep looks only at streams whose entry has come of age, not at all of them.
+        self._ages: list[tuple[int, int]] = []
+        self._frame_bytes = 0
+        self._records = 0
+        self._commits = 0
+        self._trimmed = 0
+
+    def open(self, key: bytes, *, new_epoch: int, recent_max: int) -> StreamState:
+        stream = self._by_key.get(key)
+        if stream is None:
+            number = len(self._by_key) + 1
+            if number > STREAM_NUMBER_MAX:
+                raise StoreUnavailable("no stream numbers are left")
+            stream = self._by_key[key] = self._by_number[number] = _Stream(number, new_epoch)
+        recent = [(record.handle, record.id, record.seq) for record in islice(reversed(stream.records), recent_max)]
+        recent.reverse()
+        return StreamState(stream.number, stream.epoch, stream.head, stream.first, recent, dict(stream.acks))
+
+    def commit(self, batch: Batch) -> list[tuple[int, int]]:
+        forgotten: dict[int, int] = {}
+        by_number = self._by_number
+        used = self._used
+        for number, records in batch.records:
+            stream = by_number[number]
+            assert records[0].seq == stream.head + 1
+            stream.head = records[-1].seq
+            held = stream.records
+            if not held:
+                used[number] = None
+                if not stream.aged:
+                    stream.aged = True
+                    heappush(self._ages, (records[0].at_ns, number))
+            else:
+                used.move_to_end(number)
+            held.extend(records)
+            added = 0
+            for record in records:
+                added += len(record.frame)
+            stream.frame_bytes += added
+            self._frame_bytes += added
+            self._records += len(records)
+            if stream.frame_bytes > self._stream_bytes_max:
+                while stream.frame_bytes > self._stream_bytes_max:
+                    self._forget_oldest(stream)
+                forgotten[number] = stream.first
+        for number, handle, upto in batch.acks:
+            acks = by_number[number].acks
+            if upto > acks.get(handle, -1):
+                acks[handle] = upto
+        for number, upto in batch.trims:
+            stream = by_number[number]
+            if stream.records and stream.records[0].seq <= upto:
+                while stream.records and stream.records[0].seq <= upto:
+                    self._forget_oldest(stream)
+                forgotten[number] = stream.first
+        while self._frame_bytes > self._total_bytes_max:
+            # Last used is what this batch brought, so it goes last.
+            stream = by_number[next(iter(used))]
+            while stream.records and self._frame_bytes > self._total_bytes_max:
+                self._forget_oldest(stream)
+            forgotten[stream.number] = stream.first
+        self._commits += 1
+        return list(forgotten.items())
+
+    def heads(self, numbers: list[int]) -> dict[int, int]:
+        return {number: self._by_number[number].head for number in numbers}
+
+    def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
+        stream = self._by_number[number]
+        held = stream.records
+        # Sequence numbers have no gap, so the position follows from the number. A deque finds a position in
+        # steps of 64 from its nearer end.
+        position = max(after + 1 - stream.first, 0)
+        found: list[Record] = []
+        frame_bytes = 0
+        while position < len(held) and (frame_bytes < bytes_max or not found):
+            record = held[position]
+            found.append(record)
+            frame_bytes += len(record.frame)
+            position += 1
+        if number in self._used:
+            self._used.move_to_end(number)
+        return found
+
+    def expire(self, before_ns: int) -> list[tuple[int, int]]:
+        forgotten = []
+        ages = self._ages
+        while ages and ages[0][0] < before_ns:
+            _, number = heappop(ages)
+            stream = self._by_number[number]
+            held = stream.records
+            if held and held[0].at_ns < before_ns:
+                while held and held[0].at_ns < before_ns:
+                    self._forget_oldest(stream)
+                forgotten.append((number, stream.first))
+            stream.aged = bool(held)
+            if held:
+                heappush(ages, (held[0].at_ns, number))
+        return forgotten
+
+    def erase(self, number: int, new_epoch: int) -> None:
+        stream = self._by_number[number]
+        self._frame_bytes -= stream.frame_bytes
+        self._records -= len(stream.records)
+        self._used.pop(number, None)
+        stream.records.clear()
+        stream.frame_bytes = 0
+        stream.acks.clear()
+        stream.epoch = new_epoch
+        stream.head = 0
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+    def statistics(self) -> StoreStatistics:
+        return StoreStatistics(
+            streams=len(self._by_key),
+            records=self._records,
+            held_bytes=self._frame_bytes,
+            commits=self._commits,
+            commit_failures=0,
+            trimmed=self._trimmed,
+        )
+
+    def _forget_oldest(self, stream: _Stream) -> None:
+        frame_bytes = len(stream.records.popleft().frame)
+        stream.frame_bytes -= frame_bytes
+        self._frame_bytes -= frame_bytes
+        self._records -= 1
+        self._trimmed += 1
+        if not stream.records:
+            del self._used[stream.number]
+
+
+__all__ = ["SECRET_BYTES", "Batch", "MemoryStore", "Record", "Store", "StoreStatistics", "StreamState"]
