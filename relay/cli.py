@@ -117,8 +117,8 @@ def mint(
 ) -> int:
     """Make a stream key and capabilities for it; hexadecimal, as JSON lines on stdout.
 
-    The first line has the stream's public name and, if it was made now, its secret key; each further line a capability, for
-    one member each.
+    The first line has the stream's public name and, if it was made now, its secret key; each further line has a
+    capability, for one member each.
 
     Parameters
     ----------

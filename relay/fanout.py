@@ -135,6 +135,8 @@ class Stream:
         "trimmed",
     )
 
+    acks: dict[bytes, int]
+
     def __init__(self, key: bytes, number: int, epoch: int, head: int, first: int, acks: dict[bytes, int]) -> None:
         self.key = key
         self.number = number
@@ -161,7 +163,7 @@ class Stream:
         self.head = self.served = 0
         self.first = 1
         self.trimmed = 0
-        self.acks: dict[bytes, int] = {}
+        self.acks = {}
         self.outgoing: list[bytes] = []
         self.outgoing_bytes = 0
         self.states: dict[Hashable, bytes] = {}

@@ -263,7 +263,7 @@ class FrameReader:
         if not payload:
             return Close(None, "")
         code = int.from_bytes(payload[:2], "big")
-        if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+        if code not in _CLOSE_CODES and not 3000 <= code <= 4999:  # half a code is below 256, and refused here too
             raise self._fault(PROTOCOL_ERROR, "a close code that may not be sent", events)
         try:
             return Close(code, payload[2:].decode())
@@ -305,12 +305,12 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
     return encode(CLOSE, code.to_bytes(2, "big") + text.encode())
 
 
-def split(frames: bytes) -> list[bytes]:
-    """Return the payloads of whole, unmasked, unfragmented binary frames that stand one after the other.
+def split_all(frames: bytes) -> list[tuple[int, bytes]]:
+    """Return (opcode, payload) of whole, unmasked, unfragmented frames that stand one after the other.
 
     For what frames by itself: other transports, and the replay from a store. ValueError for anything else.
     """
-    payloads: list[bytes] = []
+    found: list[tuple[int, bytes]] = []
     position = 0
     end = len(frames)
     while position < end:
@@ -320,10 +320,18 @@ def split(frames: bytes) -> list[bytes]:
             start += 2 if length == 126 else 8
             length = int.from_bytes(frames[position + 2 : start], "big") if length <= 127 else end
         position, begin = start + length, position
-        if frames[begin] != 0x80 | BINARY or position > end:
+        if not frames[begin] & 0x80 or position > end:
             raise ValueError("not whole server frames")
-        payloads.append(frames[start:position])
-    return payloads
+        found.append((frames[begin] & 0x7F, frames[start:position]))
+    return found
+
+
+def split(frames: bytes) -> list[bytes]:
+    """Return the payloads of whole binary frames that stand one after the other; see split_all."""
+    found = split_all(frames)
+    if any(opcode != BINARY for opcode, _ in found):
+        raise ValueError("not only binary frames")
+    return [payload for _, payload in found]
 
 
 __all__ = [
@@ -347,4 +355,5 @@ __all__ = [
     "encode",
     "header",
     "split",
+    "split_all",
 ]

@@ -2,12 +2,12 @@
 
 A durable record goes this way, and every step is taken for all that came in the same turn:
 
-    publish() -> fresh -> commit(): numbered, framed -> the store -> acknowledged -> outgoing -> fan_out()
+    publish() -> fresh -> commit(): numbered, framed -> the store -> acknowledged -> outgoing -> fan-out
 
-Numbers are given when a batch is taken for the store, so a batch that the store refuses leaves no hole. A stream has two
-heights: `head`, the last number given, and `served`, the last one whose fan-out has begun. Subscribers are told `served` and
-get everything after it: either they are *live* and take part in each fan-out, or they have a *cursor* and are
-replayed from the store until it reaches `served`.
+Numbers are given when a batch is taken for the store, so a batch that the store refuses leaves no hole. A stream has
+two heights: `head`, the last number given, and `served`, the last one whose fan-out has begun. Subscribers are told
+`served` and get everything after it: either they are *live* and take part in each fan-out, or they have a *cursor* and
+are replayed from the store until it reaches `served`.
 
 The store's calls go through `read` and `write`: inline for a store that answers at once, else a thread's queue.
 """
@@ -42,7 +42,9 @@ class Client(Protocol):
     box: Outbox
     attachments: dict[int, Attachment]
     unacked: int
-    ended: bool
+
+    @property
+    def ended(self) -> bool: ...
 
     def refuse(self, code: Code, record: int, about: int) -> None: ...
 

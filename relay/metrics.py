@@ -1,7 +1,7 @@
 """Snapshots of the relay as Prometheus samples, and the listener that serves them.
 
-Nothing is counted for Prometheus' sake: the relay keeps plain integers, and a scrape turns them into samples. No label names
-a stream, a client or an address.
+Nothing is counted for Prometheus' sake: the relay keeps plain integers, and a scrape turns them into samples. No label
+names a stream, a client or an address.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ class Outbox:
             self.acks = []
         if len(pending) == 1:
             only = pending[0]
-            return only.data if only.__class__ is Chunk else only  # type: ignore[union-attr, return-value]
-        return b"".join([item.data if item.__class__ is Chunk else item for item in pending])  # type: ignore[union-attr, misc]
+            return only.data if isinstance(only, Chunk) else only
+        return b"".join([item.data if isinstance(item, Chunk) else item for item in pending])
 
     def wrote(self, sent_bytes: int) -> None:
         """Account for `sent_bytes` of what `gather` returned; the rest of it waits, in front of all else."""

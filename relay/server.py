@@ -7,7 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Final, TypeVar
@@ -43,7 +43,7 @@ class Options:
     allow_suite_0: bool = False
     retain_s: float = RETAIN_S
     drain_s: float = DRAIN_S
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
 
 
 def serve(options: Options, announce: Callable[[str], None], log: Callable[[str], None]) -> None:

@@ -64,8 +64,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 class Peer:
     """The WebSocket side of a connection: messages out of bytes, pings, the close handshake, time limits.
 
-    `close_code` is what we closed with. `ended` says that nothing counts any more; at `overdue` the transport must
-    let go, even if something waits to be sent. `heard_ns` and `progress_ns` are set by the transport: when bytes last came, and when some were last taken.
+    `close_code` is what we closed with. `ended` says that nothing counts any more; at `overdue` the transport must let go,
+    even if something waits to be sent. `heard_ns` and `progress_ns` are set by the transport: when bytes last came, and
+    when some were last taken.
     """
 
     __slots__ = (
@@ -112,7 +113,7 @@ class Peer:
         for event in events:
             if event.__class__ is bytes:
                 if self.state < State.CLOSING:
-                    self.receive_message(event)  # type: ignore[arg-type]
+                    self.receive_message(event)
             else:
                 self._receive_other(event)
         if fault is not None:
@@ -241,9 +242,9 @@ class Session(Peer):
             return
         if record.__class__ is wire.Publish and self.state == State.OPEN:
             try:
-                self._publish(record)  # type: ignore[arg-type]
+                self._publish(record)
             except Refused as refusal:
-                self.refuse(refusal.code, 4, record.id)  # type: ignore[union-attr]
+                self.refuse(refusal.code, 4, record.id)
         else:
             self._receive_record(record)
 

@@ -1,7 +1,7 @@
 """What all transports share: the relay behind them, its clock and randomness, and its way down.
 
-A transport accepts connections, gives their bytes to a Peer, calls `turn`, writes what outboxes gathered, and lets go of
-peers that ended. Everything else is decided in the core.
+A transport accepts connections, gives their bytes to a Peer, calls the hub's `turn`, writes what outboxes gathered, and
+lets go of peers that ended. Everything else is decided in the core.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Relay:
         self.hub.tick()
         for member in self._wheel.advance(now_ns / NS_PER_S):
             if member in self.peers:
-                self._wheel.schedule(member, member.tick())  # type: ignore[attr-defined]
+                self._wheel.schedule(member, member.tick())
         if now_ns - self._swept_ns >= EXPIRY_SWEEP_S * NS_PER_S:
             self._swept_ns = now_ns
             self.hub.expire(now_ns - int(self.retain_s * NS_PER_S), int(EXPIRY_SWEEP_S * NS_PER_S))

@@ -18,7 +18,7 @@ from relay.wire import SUBPROTOCOL
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`response` is to be sent; with `path` the connection is open and `rest` are its first bytes, else it is refused."""
+    """`response` is to be sent. With a `path` the connection is open, and `rest` are its first bytes."""
 
     response: bytes
     path: str | None

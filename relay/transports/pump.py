@@ -1,9 +1,9 @@
 """The default transport: one trio task that serves every open connection from a poller of its own.
 
-Slow things (accepting, handshakes, timers, drain) are ordinary trio tasks with timeouts. An open connection owns no task: the
-pump waits, through trio, until its epoll has something, and then serves all that is ready with non-blocking calls. Trio's
-price for a wake-up is paid once for a batch. While there is traffic the pump stays in its own loop and visits trio every
-CHECKPOINT_NS.
+Slow things (accepting, handshakes, timers, drain) are ordinary trio tasks with timeouts. An open connection owns no task:
+the pump waits, through trio, until its epoll has something, and then serves all that is ready with non-blocking calls.
+Trio's price for a wake-up is paid once for a batch. While there is traffic the pump stays in its own loop and visits
+trio every CHECKPOINT_NS.
 
     turn:  read every ready socket -> the core -> commit, fan-out slice -> write every filled outbox
 """
@@ -34,11 +34,11 @@ CHECKPOINT_NS: Final = 2_000_000
 EVENTS_MAX: Final = 256
 """Sockets read in one turn: what they sent is committed and fanned out before the next are read."""
 LINGER_S: Final = 0.001
-"""With nothing to do, the pump waits this long in its own poller before it goes back to trio: under load the next bytes are
-microseconds away, and a trip through trio costs some 50 us."""
+"""With nothing to do, the pump waits this long in its own poller before it goes back to trio: under load the next bytes
+are microseconds away, and a trip through trio costs some 50 us."""
 IDLE_COLLECTION: Final = 5_000
-"""New objects that make the garbage collector worth running when the pump has nothing to do. It never runs by itself: what
-serves connections leaves no cycles, and a collection of a large relay takes milliseconds."""
+"""New objects that make the garbage collector worth running when the pump has nothing to do. It never runs by itself:
+what serves connections leaves no cycles, and a collection of a large relay takes milliseconds."""
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
@@ -251,7 +251,7 @@ class Pump:
                 self._finish(connection)
 
     def _finish(self, connection: _Connection) -> None:
-        """Everything is sent: say so, and let go when the client does. Closing at once could reset what is on the way."""
+        """Everything is sent: say so, and let go when the client does; closing at once could reset what is under way."""
         if connection.finishing or connection.peer.overdue:
             self._lose(connection)
             return

@@ -1,7 +1,7 @@
 """A non-blocking TLS socket over memory BIOs, so that the pump serves it like a plain one.
 
-`send` takes all or nothing: what was encrypted cannot be taken back, so ciphertext that the kernel does not accept waits in
-`unsent`, and further sends are refused until `flush` has emptied it.
+`send` takes all or nothing: what was encrypted cannot be taken back, so ciphertext that the kernel does not accept waits
+in `unsent`, and further sends are refused until `flush` has emptied it.
 """
 
 from __future__ import annotations

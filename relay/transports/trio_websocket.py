@@ -1,0 +1,219 @@
+"""The baseline transport: the trio-websocket library, one task a connection that reads and one that writes.
+
+Framing, pings and the close handshake are the library's; every message is awaited on its way out. What the outbox holds
+for this client waits while a send does, under the same limits as elsewhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+
+import trio
+import trio_websocket
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+
+from relay import framing
+from relay.limits import HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX
+from relay.session import Peer, State
+from relay.transports.base import Relay
+from relay.wire import SUBPROTOCOL
+
+
+class _Connection:
+    """One WebSocket connection and what wakes its writer."""
+
+    def __init__(self, peer: Peer, socket: WebSocketConnection) -> None:
+        self.peer = peer
+        self.socket = socket
+        self.wake = trio.Event()
+        self.sending = False
+
+
+class _Library:
+    """The relay behind the library's connections."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._hub = relay.hub
+        self._turning = trio.Event()
+
+    def turn(self) -> None:
+        """Have the core work off what came, and wake the writers of filled outboxes."""
+        relay, hub = self._relay, self._hub
+        if hub.turn():
+            self._turning.set()
+        fanout = hub.fanout
+        dirty, fanout.dirty = fanout.dirty, []
+        for box in dirty:
+            box.dirty = False
+            connection = box.owner
+            if connection is None:
+                continue
+            if connection.sending:
+                box.stand()
+                if box.overflowing:
+                    hub.fall_behind(connection.peer)
+            connection.wake.set()
+        ended, hub.ended = hub.ended, []
+        for peer in ended:
+            if peer.box.owner is not None:
+                peer.box.owner.wake.set()
+        relay.turn_times.add(max(0, relay.clock() - hub.now_ns))
+
+    async def turn_on(self) -> None:
+        """Go on with fan-outs that take several slices."""
+        while True:
+            await self._turning.wait()
+            self._turning = trio.Event()
+            self._hub.now_ns = self._relay.clock()
+            self.turn()
+
+    async def drain_worker(self, fd: int) -> None:
+        """Take the store's answers as they come."""
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            self._hub.now_ns = self._relay.clock()
+            self._relay.drain_workers()
+            self.turn()
+
+    async def tick(self) -> None:
+        while True:
+            await trio.sleep(1)
+            self._relay.tick()
+            self.turn()
+
+    async def handle(self, request: WebSocketRequest) -> None:
+        """Serve one connection: the library calls this when its HTTP request is there."""
+        relay = self._relay
+        path = request.path.partition("?")[0]
+        echo = relay.echo and path == "/echo"
+        if path != "/" and not echo:
+            relay.rejected += 1
+            await request.reject(404, body=b"this relay serves /\n")
+            return
+        if relay.draining or (not echo and SUBPROTOCOL not in request.proposed_subprotocols):
+            relay.rejected += 1
+            await request.reject(400, body=b"offer the subprotocol " + SUBPROTOCOL.encode() + b"\n")
+            return
+        socket = await request.accept(subprotocol=None if echo else SUBPROTOCOL)
+        connection = _Connection(relay.greet(path), socket)
+        connection.peer.box.owner = connection
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, connection)
+                await self._read(connection)
+                nursery.cancel_scope.cancel()
+        finally:
+            relay.forget(connection.peer)
+
+    async def _read(self, connection: _Connection) -> None:
+        hub, peer = self._hub, connection.peer
+        while True:
+            try:
+                message = await connection.socket.get_message()
+            except ConnectionClosed:
+                return
+            hub.now_ns = peer.heard_ns = self._relay.clock()
+            hub.counters.received_bytes += len(message)
+            if peer.state < State.CLOSING:
+                if isinstance(message, str):
+                    peer.receive_text(message)
+                else:
+                    peer.receive_message(message)
+                self.turn()
+            while peer.box.choked:  # Read no more from a client that does not take its answers.
+                await trio.sleep(0.05)
+
+    async def _write(self, connection: _Connection) -> None:
+        peer = connection.peer
+        box = peer.box
+        try:
+            while True:
+                await connection.wake.wait()
+                connection.wake = trio.Event()
+                connection.sending = True
+                while (data := bytes(box.gather())) or box.standing is not None:
+                    box.pending.clear()
+                    await self._send(connection, data)
+                    peer.progress_ns = self._relay.clock()
+                connection.sending = False
+                if peer.state < State.CLOSING:
+                    self._hub.drained(peer)  # type: ignore[arg-type]
+                    self.turn()
+                elif peer.overdue:
+                    return
+        except ConnectionClosed:
+            return
+
+    async def _send(self, connection: _Connection, frames: bytes) -> None:
+        """Give the library each message of `frames`; pings, pongs and the close frame have calls of their own."""
+        for opcode, payload in framing.split_all(frames):
+            if opcode == framing.CLOSE:
+                code = int.from_bytes(payload[:2], "big")
+                await connection.socket.aclose(code, payload[2:].decode())
+                return
+            if opcode == framing.PING:
+                await connection.socket.ping(b"keep-alive")
+            elif opcode == framing.TEXT:
+                await connection.socket.send_message(payload.decode())
+            else:
+                await connection.socket.send_message(payload)
+            self._hub.counters.sent_bytes += len(payload)
+
+
+async def _serve(
+    relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
+) -> None:
+    library = _Library(relay)
+    async with trio.open_nursery() as nursery:
+        for worker in relay.workers:
+            nursery.start_soon(library.drain_worker, worker.fileno())
+        nursery.start_soon(library.turn_on)
+        nursery.start_soon(library.tick)
+        streams: list[trio.SSLListener[trio.SocketStream] | trio.SocketListener] = []
+        for listener in listeners:
+            listener.setblocking(False)
+            plain = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            streams.append(trio.SSLListener(plain, context) if context else plain)
+        async with trio.open_nursery() as accepting:
+            server = trio_websocket.WebSocketServer(
+                library.handle,
+                streams,
+                handler_nursery=nursery,
+                message_queue_size=1,
+                max_message_size=MESSAGE_BYTES_MAX,
+                connect_timeout=HANDSHAKE_S_MAX,
+                disconnect_timeout=HANDSHAKE_S_MAX,
+            )
+            await accepting.start(server.run)
+            relay.ready = True
+            ready()
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    break
+            accepting.cancel_scope.cancel()
+        relay.go_away()
+        library.turn()
+        while not relay.may_close():
+            await trio.sleep(0.01)
+        relay.close_all()
+        library.turn()
+        while relay.peers and not relay.overdue():
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+def run(
+    relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    gc.collect()
+    gc.freeze()
+    trio.run(_serve, relay, listeners, context, ready)
+
+
+__all__ = ["run"]

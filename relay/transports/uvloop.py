@@ -1,0 +1,249 @@
+"""The comparison transport on asyncio: one protocol object a connection, on uvloop. It moves bytes for the same core.
+
+uvloop's own writing is kept from buffering: above HIGH_WATER_BYTES the socket counts as one that does not accept, and the
+outbox, with its lanes and limits, takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvloop
+
+from relay.limits import HANDSHAKE_S_MAX
+from relay.outbox import Outbox
+from relay.session import Peer, State
+from relay.transports.base import Relay
+from relay.transports.handshake import Handshake
+
+HIGH_WATER_BYTES: Final = 65_536
+
+
+class _Loop:
+    """The relay on one event loop: a turn follows the callbacks that received something."""
+
+    def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
+        self.relay = relay
+        self.hub = relay.hub
+        self.loop = loop
+        self._scheduled = False
+
+    def schedule(self) -> None:
+        """Have a turn when this iteration's callbacks are through."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self.turn)
+
+    def turn(self) -> None:
+        self._scheduled = False
+        relay, hub = self.relay, self.hub
+        if hub.turn():
+            self.schedule()
+        fanout = hub.fanout
+        while fanout.dirty:
+            dirty, fanout.dirty = fanout.dirty, []
+            for box in dirty:
+                box.dirty = False
+                if box.owner is not None:
+                    self._flush(box)
+        ended, hub.ended = hub.ended, []
+        for peer in ended:
+            connection = peer.box.owner
+            if connection is not None and (peer.overdue or not connection.paused):
+                connection.finish()
+        relay.turn_times.add(max(0, relay.clock() - hub.now_ns))
+
+    def _flush(self, box: Outbox) -> None:
+        connection = box.owner
+        if connection.paused:
+            box.stand()
+            if box.overflowing:
+                self.hub.fall_behind(connection.peer)
+            connection.choke(box.choked)
+            return
+        data = box.gather()
+        connection.transport.write(data)
+        box.pending.clear()
+        self.hub.counters.sent_bytes += len(data)
+
+    def drain_workers(self) -> None:
+        self.hub.now_ns = self.relay.clock()
+        self.relay.drain_workers()
+        self.turn()
+
+
+class _Connection(asyncio.Protocol):
+    """One socket: its handshake, then its peer."""
+
+    __slots__ = ("_choked", "_handshake", "_on", "_timeout", "paused", "peer", "transport")
+
+    transport: Any
+
+    def __init__(self, on: _Loop) -> None:
+        self._on = on
+        self._handshake: Handshake | None = Handshake(echo=on.relay.echo)
+        self._timeout: asyncio.TimerHandle | None = None
+        self.peer: Peer | None = None
+        self.paused = False
+        self._choked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._timeout = self._on.loop.call_later(HANDSHAKE_S_MAX, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        on = self._on
+        on.hub.now_ns = now_ns = on.relay.clock()
+        if self.peer is None:
+            data = self._greet(data)
+            if not data or self.peer is None:
+                return
+        on.hub.counters.received_bytes += len(data)
+        self.peer.heard_ns = now_ns
+        self.peer.receive_data(data)
+        on.schedule()
+
+    def _greet(self, data: bytes) -> bytes:
+        """Go on with the handshake; return the bytes behind it."""
+        if self._handshake is None:
+            return b""
+        answer = self._handshake.feed(data)
+        if answer is None:
+            return b""
+        self._handshake = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self.transport.write(answer.response)
+        relay = self._on.relay
+        if answer.path is None or relay.draining:
+            relay.rejected += 1
+            self.transport.close()
+            return b""
+        self.peer = relay.greet(answer.path)
+        self.peer.box.owner = self
+        return answer.rest
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if self.peer is not None:
+            self.peer.progress_ns = self._on.hub.now_ns
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        peer = self.peer
+        if peer is None or peer.box.owner is None:
+            return
+        on = self._on
+        box = peer.box
+        on.hub.now_ns = peer.progress_ns = on.relay.clock()
+        while box.standing is not None and not self.paused:
+            on.hub.counters.sent_bytes += self._write(box)
+        self.choke(box.choked)
+        if box.standing is None and not self.paused:
+            if peer.state == State.ENDED:
+                self.finish()
+            else:
+                on.hub.drained(peer)  # type: ignore[arg-type]
+                on.schedule()
+
+    def _write(self, box: Outbox) -> int:
+        data = box.gather()
+        self.transport.write(data)
+        box.pending.clear()
+        return len(data)
+
+    def choke(self, choked: bool) -> None:
+        """Read no more from a client that does not take its answers, until it does."""
+        if choked != self._choked:
+            self._choked = choked
+            if choked:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def finish(self) -> None:
+        if self.peer is not None and self.peer.overdue:
+            self.transport.abort()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+        if self.peer is None:
+            self._on.relay.rejected += self._handshake is not None
+            return
+        self._on.relay.forget(self.peer)
+
+
+async def _serve(
+    relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    on = _Loop(relay, loop)
+    for worker in relay.workers:
+        loop.add_reader(worker.fileno(), on.drain_workers)
+    servers = [
+        await loop.create_server(
+            lambda: _Connection(on),
+            sock=listener,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S_MAX if context else None,
+        )
+        for listener in listeners
+    ]
+    relay.ready = True
+    ready()
+    ticking = asyncio.create_task(_tick(relay, on))
+    await stop.wait()
+    for server in servers:
+        server.close()
+    relay.go_away()
+    on.turn()
+    while not relay.may_close():
+        await asyncio.sleep(0.01)
+    relay.close_all()
+    on.turn()
+    while relay.peers and not relay.overdue():
+        await asyncio.sleep(0.01)
+    ticking.cancel()
+    for worker in relay.workers:
+        loop.remove_reader(worker.fileno())
+
+
+async def _tick(relay: Relay, on: _Loop) -> None:
+    while True:
+        await asyncio.sleep(1)
+        relay.tick()
+        on.turn()
+
+
+def run(
+    relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    gc.collect()
+    gc.freeze()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(relay, listeners, context, ready))
+    finally:
+        gc.unfreeze()
+
+
+__all__ = ["run"]
