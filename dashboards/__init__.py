@@ -1,0 +1,1 @@
+"""Grafana dashboards as code, the JSON they build, and the rules and configuration of Prometheus."""
