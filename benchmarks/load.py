@@ -1,9 +1,9 @@
 """The load side of the throughput benchmark: publishers in a closed window, subscribers drained in bulk.
 
-One process, one plain epoll loop, no framework: what is to be measured is the server. A publisher has `window` publishes
-under way; as its acknowledgements arrive, that many go out in one send. Publishers are looked at all the time,
-subscribers every few milliseconds, so that a read brings many records: a server's speed must not hang on how fast
-its subscribers call recv. After the window publishing stops, everything under way is drained, and deliveries must
+One process, one plain epoll loop, no framework: what is to be measured is the server. A publisher has `window`
+publishes under way; as its acknowledgements arrive, that many go out in one send. Publishers are looked at all the
+time, subscribers every few milliseconds, so that a read brings many records: a server's speed must not hang on how
+fast its subscribers call recv. After the window publishing stops, everything under way is drained, and deliveries must
 equal acknowledgements times subscribers.
 """
 
@@ -21,7 +21,7 @@ from typing import Final
 
 from benchmarks.clients import Client, Ready, Role
 from benchmarks.counting import READ_BYTES_MAX, Counter, CountingError
-from benchmarks.processes import Server, cpu_ns
+from benchmarks.processes import Cores, Server, core_busy_ns, cpu_ns
 
 DRAIN_EVERY_NS: Final = 4_000_000
 """At 2,000 records a second a subscriber has 2 KB waiting by then, far below any socket buffer."""
@@ -47,12 +47,16 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One measurement. Processor shares are of one core, 1.0 is all of it."""
+    """One measurement. Processor shares are of one core, 1.0 is all of it.
+
+    `others_cpu`: what other processes took of the server's or the load's core, whichever is more.
+    """
 
     deliveries_per_s: float
     publishes_per_s: float
     server_cpu: float
     load_cpu: float
+    others_cpu: float
     delivered: int
     acknowledged: int
 
@@ -273,7 +277,7 @@ class Load:
         self.delivered += delivered
 
 
-def measure(client: Client, server: Server, shape: Shape, *, seconds: float, warmup_s: float) -> Measured:
+def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
     """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or changed."""
     subscribers = [(stream, Role.SUBSCRIBE) for stream in range(shape.streams) for _ in range(shape.subscribers)]
     publishers = [(stream, Role.PUBLISH) for stream in range(shape.streams)]
@@ -287,9 +291,9 @@ def measure(client: Client, server: Server, shape: Shape, *, seconds: float, war
             load.start()
             load.run(warmup_s)
             delivered, acknowledged = load.delivered, load.acknowledged
-            server_ns, load_ns = cpu_ns(server.pid), time.process_time_ns()
+            before = _Used.now(server, cores)
             elapsed_ns = load.run(seconds)
-            server_ns, load_ns = cpu_ns(server.pid) - server_ns, time.process_time_ns() - load_ns
+            used = _Used.now(server, cores).since(before)
             delivered, acknowledged = load.delivered - delivered, load.acknowledged - acknowledged
             load.settle()
         finally:
@@ -297,11 +301,39 @@ def measure(client: Client, server: Server, shape: Shape, *, seconds: float, war
     return Measured(
         deliveries_per_s=delivered / elapsed_ns * 1e9,
         publishes_per_s=acknowledged / elapsed_ns * 1e9,
-        server_cpu=server_ns / elapsed_ns,
-        load_cpu=load_ns / elapsed_ns,
+        server_cpu=used.server_ns / elapsed_ns,
+        load_cpu=used.load_ns / elapsed_ns,
+        others_cpu=max(0, used.others_ns(cores)) / elapsed_ns,
         delivered=load.delivered,
         acknowledged=load.acknowledged,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """Processor time so far, ns: of the server, of this process, and of everything on their cores."""
+
+    server_ns: int
+    load_ns: int
+    server_core_ns: int
+    load_core_ns: int
+
+    @classmethod
+    def now(cls, server: Server, cores: Cores) -> _Used:
+        return cls(cpu_ns(server.pid), time.process_time_ns(), core_busy_ns(cores.server), core_busy_ns(cores.load))
+
+    def since(self, before: _Used) -> _Used:
+        return _Used(
+            self.server_ns - before.server_ns,
+            self.load_ns - before.load_ns,
+            self.server_core_ns - before.server_core_ns,
+            self.load_core_ns - before.load_core_ns,
+        )
+
+    def others_ns(self, cores: Cores) -> int:
+        if cores.shared:
+            return self.server_core_ns - self.server_ns - self.load_ns
+        return max(self.server_core_ns - self.server_ns, self.load_core_ns - self.load_ns)
 
 
 @contextmanager

@@ -150,6 +150,19 @@ def cpu_ns(pid: int) -> int:
     return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // _TICKS_PER_S)
 
 
+def core_busy_ns(core: int) -> int:
+    """Return the time that processes, of this machine or stolen by another, have used of a core so far.
+
+    Interrupts are left out: they are not counted as a process's either. Source: proc_stat(5).
+    """
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, _irq, _softirq, steal = (int(tick) for tick in ticks[:8])
+            return (user + nice + system + steal) * (1_000_000_000 // _TICKS_PER_S)
+    raise ServerError(f"/proc/stat has no core {core}")
+
+
 def resident_bytes(pid: int) -> int:
     """Return VmRSS of a process. Source: proc_pid_status(5)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -16,6 +16,6 @@ def find() -> str | None:
     return str(_INSTALLED) if _INSTALLED.is_file() else shutil.which("bun")
 
 
-def command(binary: str) -> list[str]:
+def command(binary: str, _directory: Path) -> list[str]:
     """Return what starts the server; it prints its address."""
     return [binary, "run", str(_SCRIPT)]
