@@ -320,9 +320,9 @@ def split_all(frames: bytes) -> list[tuple[int, bytes]]:
             start += 2 if length == 126 else 8
             length = int.from_bytes(frames[position + 2 : start], "big") if length <= 127 else end
         position, begin = start + length, position
-        if not frames[begin] & 0x80 or position > end:
+        if frames[begin] >> 4 != 0x8 or position > end:  # FIN, and no reserved bit
             raise ValueError("not whole server frames")
-        found.append((frames[begin] & 0x7F, frames[start:position]))
+        found.append((frames[begin] & 0x0F, frames[start:position]))
     return found
 
 

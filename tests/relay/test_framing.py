@@ -373,13 +373,36 @@ def test_split_undoes_encode(some: list[bytes]) -> None:
     assert framing.split(b"".join(framing.encode(BINARY, payload) for payload in some)) == some
 
 
-@pytest.mark.parametrize(
-    "frames",
-    ["82", "8205414243", "827e01", "827f00", "0201", "8101" + "41", "8281000000" + "0041", "82ff", "820141" + "89"],
-)
-def test_split_refuses_anything_else(frames: str) -> None:
-    with pytest.raises(ValueError, match="not whole server frames"):
-        framing.split(bytes.fromhex(frames))
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([TEXT, BINARY, CLOSE, PING, PONG]), st.binary(max_size=125)), max_size=6))
+def test_split_all_undoes_encode(some: list[tuple[int, bytes]]) -> None:
+    assert framing.split_all(b"".join(framing.encode(opcode, payload) for opcode, payload in some)) == some
+
+
+NOT_SERVER_FRAMES = {
+    "half a header": "82",
+    "cut short": "8205414243",
+    "half a 16-bit length": "827e01",
+    "half a 64-bit length": "827f00",
+    "no FIN": "020141",
+    "a reserved bit": "c20141",
+    "masked": "82810000000041",
+    "masked, without its length": "82ff",
+    "masked, 64-bit": "82ff000000000000000141",
+    "a good frame and a byte": "82014189",
+}
+
+
+@pytest.mark.parametrize("frames", NOT_SERVER_FRAMES.values(), ids=NOT_SERVER_FRAMES.keys())
+def test_split_refuses_what_is_not_whole_server_frames(frames: str) -> None:
+    for split in (framing.split, framing.split_all):
+        with pytest.raises(ValueError, match="not whole server frames"):
+            split(bytes.fromhex(frames))
+
+
+def test_split_takes_only_binary_frames() -> None:
+    with pytest.raises(ValueError, match="not only binary frames"):
+        framing.split(framing.encode(BINARY, b"x") + framing.encode(TEXT, b"y"))
 
 
 @settings(max_examples=300)
@@ -396,5 +419,5 @@ def test_public_names() -> None:
     assert framing.__all__ == [
         "BINARY", "CLOSE", "CONTINUATION", "CONTROL_BYTES_MAX", "INVALID_DATA", "PING", "PONG", "PROTOCOL_ERROR",
         "TEXT", "TOO_BIG", "Close", "Event", "FrameReader", "FramingError", "Ping", "Pong", "close_frame", "encode",
-        "header", "split",
+        "header", "split", "split_all",
     ]  # fmt: skip

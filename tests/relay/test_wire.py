@@ -181,7 +181,7 @@ def test_split_refuses_what_is_cut_short(value: Any, missing: int) -> None:
     assert caught.value.code == Code.MALFORMED
 
 
-@pytest.mark.parametrize("first", [*range(0x80, 0x90), 0xC1, 0xC7, 0xC8, 0xC9, 0xDE, 0xDF])
+@pytest.mark.parametrize("first", [*range(0x80, 0x90), 0xC1, *range(0xC7, 0xCA), *range(0xD4, 0xD9), 0xDE, 0xDF])
 def test_split_refuses_maps_and_extensions(first: int) -> None:
     with pytest.raises(ProtocolError, match=f"0x{first:02x}"):
         wire.split(bytes((first,)) + bytes(40))
