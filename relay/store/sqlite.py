@@ -121,7 +121,7 @@ class SqliteStore:
                 acks = reader.execute("SELECT handle, upto FROM ack WHERE number = ?", (number,)).fetchall()
             finally:
                 reader.execute("ROLLBACK")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreUnavailable(f"cannot read: {error}") from error
         acknowledged = {unpack_handle(handle): upto for handle, upto in acks}
         return StreamState(number, _unsigned(signed_epoch), head, first, recent, acknowledged)
@@ -167,7 +167,7 @@ class SqliteStore:
                     if frame_bytes >= bytes_max:
                         cursor.close()  # or its snapshot would keep the WAL from starting over
                         return found
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreUnavailable(f"cannot read: {error}") from error
         return found
 
@@ -271,15 +271,14 @@ class SqliteStore:
 
     def _expire_some(self, runs_max: int) -> list[tuple[int, int, int]]:
         expired = self._writer.execute(statements.EXPIRED, (self._expire_before_ns, runs_max)).fetchall()
-        if not expired:
+        if sum(runs for _, _, runs in expired) < runs_max:
             self._expire_before_ns = None
-            return []
-        return self._forget(expired)
+        return self._forget([(number, upto) for number, upto, _ in expired]) if expired else []
 
     def heads(self, numbers: list[int]) -> dict[int, int]:
         try:
             rows = self._writer.execute(statements.HEADS, (_json(numbers),)).fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreUnavailable(f"cannot read: {error}") from error
         return dict.fromkeys(numbers, 0) | dict(rows)
 
@@ -312,7 +311,7 @@ class SqliteStore:
             # The WAL still holds the old pages. Waits for the reader, whose transactions are short.
             if not self._truncate_wal():
                 raise StoreUnavailable("erased, but not yet from the WAL: a reader is in the way; erase again")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._roll_back()
             raise StoreUnavailable(f"cannot erase: {error}") from error
 
@@ -415,7 +414,7 @@ def _prepare(writer: sqlite3.Connection, path: str, secret_if_new: bytes) -> byt
     if not is_new and version != SCHEMA_VERSION:
         raise ConfigurationError(
             [
-                f"the store {path} is of schema {version}, not {SCHEMA_VERSION}: use the release that wrote it, or another file"
+                f"the store {path} has schema {version}, not {SCHEMA_VERSION}: use the release that wrote it or another file"
             ]
         )
     if is_new:

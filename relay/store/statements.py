@@ -51,7 +51,7 @@ FORGET_SPANS: Final = (
 )
 NEW_FIRSTS: Final = f"{_PAIRS} SELECT number, coalesce({_FIRST}, head + 1) FROM pair CROSS JOIN stream USING (number)"
 EXPIRED: Final = (
-    "SELECT number, max(last) FROM (SELECT number, last FROM span WHERE at_ns < ? ORDER BY at_ns LIMIT ?)"
+    "SELECT number, max(last), count(*) FROM (SELECT number, last FROM span WHERE at_ns < ? ORDER BY at_ns LIMIT ?)"
     " GROUP BY number"
 )
 RUNS_AFTER: Final = (
