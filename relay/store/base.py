@@ -182,6 +182,8 @@ class MemoryStore:
         forgotten: dict[int, int] = {}
         by_number = self._by_number
         used = self._used
+        stream_bytes_max = self._stream_bytes_max
+        total_added = count_added = count_dropped = 0
         for number, records in batch.records:
             stream = by_number[number]
             assert records[0].seq == stream.head + 1
@@ -198,13 +200,22 @@ class MemoryStore:
             added = 0
             for record in records:
                 added += len(record.frame)
-            stream.frame_bytes += added
-            self._frame_bytes += added
-            self._records += len(records)
-            if stream.frame_bytes > self._stream_bytes_max:
-                while stream.frame_bytes > self._stream_bytes_max:
-                    self._forget_oldest(stream)
-                forgotten[number] = stream.first
+            total_added += added
+            count_added += len(records)
+            frame_bytes = stream.frame_bytes + added
+            if frame_bytes > stream_bytes_max:
+                while frame_bytes > stream_bytes_max:
+                    dropped = len(held.popleft().frame)
+                    frame_bytes -= dropped
+                    total_added -= dropped
+                    count_dropped += 1
+                forgotten[number] = stream.head + 1 - len(held)
+                if not held:
+                    del used[number]
+            stream.frame_bytes = frame_bytes
+        self._frame_bytes += total_added
+        self._records += count_added - count_dropped
+        self._trimmed += count_dropped
         for number, handle, upto in batch.acks:
             acks = by_number[number].acks
             if upto > acks.get(handle, -1):
