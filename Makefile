@@ -41,5 +41,10 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml
 	rm -rf .venv-lock
 
+# What the relay is measured against: Bun from the npm registry (nats-server comes with the Python packages).
+peers: $(READY)
+	@command -v npm >/dev/null || { echo "npm was not found; Debian's package is called npm" >&2; exit 1; }
+	npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64
+
 clean:
 	rm -rf $(VENV) .peers build dist *.egg-info

@@ -138,7 +138,7 @@ class Frames:
         self._index = (index + count) % CYCLE
         self.total += count
         if end != length:
-            self._carry = bytes(buffer[end:length])
+            return count + self._walk(bytes(buffer[end:length]), length - end)  # a part of a record, or a ping
         return count
 
     def _walk(self, buffer: bytes | bytearray, length: int) -> int:
@@ -342,7 +342,7 @@ class NatsRecords:
         self._index = (index + count) % CYCLE
         self.total += count
         if end != len(data):
-            self._carry = bytes(data[end:])
+            return count + self._walk(bytes(data[end:]))
         return count
 
     def _walk(self, data: bytes) -> int:

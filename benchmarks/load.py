@@ -10,6 +10,7 @@ equal acknowledgements times subscribers.
 from __future__ import annotations
 
 import gc
+import math
 import select
 import socket
 import struct
@@ -49,11 +50,14 @@ class Shape:
 class Measured:
     """One measurement. Processor shares are of one core, 1.0 is all of it.
 
+    `behind_ns`: how long after its acknowledgement a record arrives on average (Little's law: those under way over their
+    rate); a relay that acknowledges early may let more than a window of them gather, and this shows it.
     `others_cpu`: what other processes took of the server's or the load's core, whichever is more.
     """
 
     deliveries_per_s: float
     publishes_per_s: float
+    behind_ns: float
     server_cpu: float
     load_cpu: float
     others_cpu: float
@@ -172,6 +176,8 @@ class Load:
         self._shape = shape
         self.delivered = 0
         self.acknowledged = 0
+        self.behind = 0.0
+        """Deliveries under way whose publish was acknowledged: the mean of the last run."""
         self._published = 0
         self._publishing = False
         self._buffer = bytearray(READ_BYTES_MAX)
@@ -214,14 +220,18 @@ class Load:
         started = now = time.monotonic_ns()
         end = started + int(seconds * 1e9)
         due = started + DRAIN_EVERY_NS
+        drains = behind = 0
         while now < end:
             if now >= due:
                 self._drain_subscribers()
+                drains += 1
+                behind += self._due() - self.delivered
                 # From now on, not from when it was due: a loop that is late must not starve the publishers.
                 due = time.monotonic_ns() + DRAIN_EVERY_NS
             self._serve_publishers(max(0.0, (min(due, end) - time.monotonic_ns()) / 1e9))
             now = time.monotonic_ns()
         self._drain_subscribers()
+        self.behind = behind / drains if drains else 0.0
         return time.monotonic_ns() - started
 
     def settle(self) -> None:
@@ -301,6 +311,7 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
     return Measured(
         deliveries_per_s=delivered / elapsed_ns * 1e9,
         publishes_per_s=acknowledged / elapsed_ns * 1e9,
+        behind_ns=max(0.0, load.behind / delivered * elapsed_ns) if delivered else math.inf,
         server_cpu=used.server_ns / elapsed_ns,
         load_cpu=used.load_ns / elapsed_ns,
         others_cpu=max(0, used.others_ns(cores)) / elapsed_ns,

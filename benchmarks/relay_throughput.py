@@ -162,7 +162,7 @@ def _room(results: Results, targets: list[Target], cores: Cores, options: argpar
                 target,
                 cores,
                 lambda client, server, seed=number: measure_beside(
-                    client, server, seconds=options.room_s, subscribers=options.subscribers, seed=seed
+                    client, server, cores, seconds=options.room_s, subscribers=options.subscribers, seed=seed
                 ),
             )
             if beside is not None:
@@ -217,7 +217,7 @@ def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
     lines = [
         [
             *("target", "p99 without", "p99 beside", "ratio", "rounds", "at most", "", "p99 again / first"),
-            *("send lag p50, p99 without", "beside", "room msg/s", "room delivered"),
+            *("send lag p50, p99 without", "beside", "room msg/s", "room delivered", "others' CPU"),
         ]
     ]
     for target, rounds in beside.items():
@@ -238,6 +238,7 @@ def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
                 *(_lag(phases) for phases in (without, inside)),
                 f"{median(one.room.per_s for one in rounds):.1f}",
                 f"{delivered} of {sum(one.room.published * one.room.subscribers for one in rounds)}",
+                f"{max(one.others_cpu for one in rounds):.0%}",
             ]
         )
     return lines

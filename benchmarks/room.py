@@ -27,7 +27,7 @@ from typing import Final, TypeAlias
 from benchmarks.clients import Client, Role
 from benchmarks.counting import READ_BYTES_MAX, CountingError
 from benchmarks.load import Opened, connections
-from benchmarks.processes import Server
+from benchmarks.processes import Cores, Server, core_busy_ns, cpu_ns
 
 ROOM_SUBSCRIBERS: Final = 5_000
 ROOM_PER_S: Final = 20.0
@@ -74,6 +74,8 @@ class Beside:
     beside: Latency
     after: Latency
     room: RoomLoad
+    others_cpu: float
+    """What other processes took of the server's core: with much of it, every p99 is theirs, and the ratio near 1."""
 
     @property
     def ratio(self) -> float:
@@ -189,10 +191,11 @@ class PrivateChats:
 
 
 def measure_beside(
-    client: Client, server: Server, *, seconds: float, subscribers: int, per_s: float = ROOM_PER_S, seed: int = 1
+    client: Client, server: Server, cores: Cores, *, seconds: float, subscribers: int, seed: int
 ) -> Beside:
     """Run one round of three phases of `seconds` each. Raises CountingError if anything was lost."""
     _no_timer_slack()
+    started_ns, others_ns = time.monotonic_ns(), core_busy_ns(cores.server) - cpu_ns(server.pid)
     members = [(pair, role) for pair in range(PAIRS) for role in (Role.SUBSCRIBE, Role.PUBLISH)]
     with connections(client, server, members) as opened:
         chats = PrivateChats(client, [(opened[2 * pair + 1], opened[2 * pair]) for pair in range(PAIRS)])
@@ -200,7 +203,7 @@ def measure_beside(
             chats.run(arrivals(seed, PAIRS, PAIR_PER_S, WARMUP_S))
             before = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
             with _room(client, server, subscribers) as room:
-                room.send((seconds + 2 * WARMUP_S, per_s))
+                room.send((seconds + 2 * WARMUP_S, ROOM_PER_S))
                 chats.run(arrivals(seed, PAIRS, PAIR_PER_S, WARMUP_S))
                 beside = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
                 load = _answer(room)
@@ -208,7 +211,9 @@ def measure_beside(
             after = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
         finally:
             chats.close()
-    return Beside(before=before, beside=beside, after=after, room=load)
+    others_ns = core_busy_ns(cores.server) - cpu_ns(server.pid) - others_ns
+    others_cpu = max(0, others_ns) / (time.monotonic_ns() - started_ns)
+    return Beside(before=before, beside=beside, after=after, room=load, others_cpu=others_cpu)
 
 
 def _no_timer_slack() -> None:

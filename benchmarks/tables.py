@@ -101,7 +101,10 @@ def note(rows: Sequence[Row]) -> str:
 def shape_lines(rows: Sequence[Row], shape: str) -> list[list[str]]:
     """Return the table of one shape: a heading and a line a target, in the order in which targets first occur."""
     lines = [
-        ["target", "deliveries/s", "lowest..highest", "publishes/s", "server CPU", "load CPU", "pump : target", ""],
+        [
+            *("target", "deliveries/s", "lowest..highest", "publishes/s", "behind"),
+            *("server CPU", "load CPU", "pump : target", ""),
+        ]
     ]
     for target in dict.fromkeys(row.target for row in rows if row.shape == shape):
         chosen = of(rows, target, shape)
@@ -113,6 +116,7 @@ def shape_lines(rows: Sequence[Row], shape: str) -> list[list[str]]:
                 thousands(median(rates)),
                 f"{thousands(min(rates))}..{thousands(max(rates))}",
                 thousands(median(row.measured.publishes_per_s for row in chosen)),
+                f"{median(row.measured.behind_ns for row in chosen) / 1e6:.1f} ms",
                 f"{median(row.measured.server_cpu for row in chosen):.0%}",
                 f"{median(row.measured.load_cpu for row in chosen):.0%}",
                 f"{compared.value:.2f}" if compared else "",
