@@ -22,6 +22,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from relay.buckets import Buckets
+from relay.errors import Code
 from relay.transports.base import Relay
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -81,8 +82,8 @@ class RelayCollector(Collector):
         dropped.add_metric(["dropped"], counters.ephemeral_dropped)
         yield dropped
         refused = CounterMetricFamily("relay_refused", "Requests refused, by code", labels=["code"])
-        for code, count in list(counters.refused.items()):
-            refused.add_metric([code.lower()], count)
+        for code in Code:  # from zero on: the increase over a window must not miss a code's first refusals
+            refused.add_metric([code.name.lower()], counters.refused.get(code.name, 0))
         yield refused
         yield _histogram("relay_commit_seconds", "From taking a batch to its commit", hub.commit_times)
         yield _histogram(
