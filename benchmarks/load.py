@@ -52,7 +52,7 @@ class Measured:
 
     `behind_ns`: how long after its acknowledgement a record arrives on average (Little's law: those under way over their
     rate); a relay that acknowledges early may let more than a window of them gather, and this shows it.
-    `others_cpu`: what other processes took of the server's or the load's core, whichever is more.
+    `others_cpu`: what other processes took of the server's core; `others_load_cpu` of the load's.
     """
 
     deliveries_per_s: float
@@ -61,6 +61,7 @@ class Measured:
     server_cpu: float
     load_cpu: float
     others_cpu: float
+    others_load_cpu: float
     delivered: int
     acknowledged: int
 
@@ -314,7 +315,8 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
         behind_ns=max(0.0, load.behind / delivered * elapsed_ns) if delivered else math.inf,
         server_cpu=used.server_ns / elapsed_ns,
         load_cpu=used.load_ns / elapsed_ns,
-        others_cpu=max(0, used.others_ns(cores)) / elapsed_ns,
+        others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * cores.shared) / elapsed_ns,
+        others_load_cpu=max(0, used.load_core_ns - used.load_ns - used.server_ns * cores.shared) / elapsed_ns,
         delivered=load.delivered,
         acknowledged=load.acknowledged,
     )
@@ -340,11 +342,6 @@ class _Used:
             self.server_core_ns - before.server_core_ns,
             self.load_core_ns - before.load_core_ns,
         )
-
-    def others_ns(self, cores: Cores) -> int:
-        if cores.shared:
-            return self.server_core_ns - self.server_ns - self.load_ns
-        return max(self.server_core_ns - self.server_ns, self.load_core_ns - self.load_ns)
 
 
 @contextmanager

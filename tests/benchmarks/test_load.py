@@ -15,7 +15,7 @@ import pytest
 from benchmarks.clients import BunClient, Role
 from benchmarks.counting import CountingError
 from benchmarks.idle import measure_idle
-from benchmarks.load import Shape, connections, measure
+from benchmarks.load import Shape, measure, open_connections
 from benchmarks.processes import Cores, Server, ServerError, choose_cores, cpu_ns, raise_file_limit, running
 from benchmarks.targets import all_targets, serving
 
@@ -146,10 +146,12 @@ def test_a_refused_upgrade_is_an_error(cores: Cores) -> None:
     thread = threading.Thread(target=refuse)
     thread.start()
     server = Server(pid=os.getpid(), host="127.0.0.1", port=listener.getsockname()[1])
-    with pytest.raises(CountingError, match="400 Bad Request"), connections(BunClient(), server, [(0, Role.PUBLISH)]):
-        pass
-    thread.join()
-    listener.close()
+    try:
+        with pytest.raises(CountingError, match="400 Bad Request"):
+            open_connections(BunClient(), server, [(0, Role.PUBLISH)])
+    finally:
+        thread.join()
+        listener.close()
 
 
 def test_a_server_that_ends_at_once_is_an_error_that_shows_what_it_said(cores: Cores) -> None:
@@ -161,12 +163,19 @@ def test_a_server_that_ends_at_once_is_an_error_that_shows_what_it_said(cores: C
 @pytest.mark.process
 def test_a_server_is_pinned_and_ended_though_the_measurement_fails(cores: Cores) -> None:
     script = "import time; print('ws://127.0.0.1:1', flush=True); time.sleep(60)"
-    with pytest.raises(KeyboardInterrupt), running([sys.executable, "-c", script], cores) as server:
-        assert os.sched_getaffinity(server.pid) == {cores.server}
-        assert cpu_ns(server.pid) >= 0
-        raise KeyboardInterrupt
+    started: list[Server] = []
+
+    def interrupted() -> None:
+        with running([sys.executable, "-c", script], cores) as server:
+            assert os.sched_getaffinity(server.pid) == {cores.server}
+            assert cpu_ns(server.pid) >= 0
+            started.append(server)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with pytest.raises(ProcessLookupError):
-        os.kill(server.pid, 0)
+        os.kill(started[0].pid, 0)
 
 
 @pytest.mark.process

@@ -19,6 +19,7 @@ def row(
     server_cpu: float = 1.0,
     load_cpu: float = 0.5,
     others_cpu: float = 0.0,
+    others_load_cpu: float = 0.0,
 ) -> Row:
     measured = Measured(
         deliveries_per_s=rate,
@@ -27,6 +28,7 @@ def row(
         server_cpu=server_cpu,
         load_cpu=load_cpu,
         others_cpu=others_cpu,
+        others_load_cpu=others_load_cpu,
         delivered=1,
         acknowledged=1,
     )
@@ -62,6 +64,8 @@ def test_load_bound_is_a_busy_load_beside_a_server_with_time_to_spare() -> None:
 def test_notes_name_what_makes_a_figure_doubtful() -> None:
     assert note([row("bun", 0, 1.0)]) == ""
     assert note([row("bun", 0, 1.0, others_cpu=0.3)]) == "disturbed: others took 30% of a core"
+    assert note([row("bun", 0, 1.0, others_load_cpu=0.3)]) == "", "the server had enough to do"
+    assert note([row("bun", 0, 1.0, server_cpu=0.8, others_load_cpu=0.3)]) == "disturbed: others took 30% of a core"
     assert note([row("bun", 0, 1.0, server_cpu=0.5, load_cpu=1.0)]) == "load-bound"
 
 
