@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from relay import wire
+from relay.capability import Right
 from relay.limits import FANOUT_SLICE_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
 from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
 from relay.store import Record
@@ -66,27 +67,26 @@ class Window:
     Two generations instead of one queue: at least the last 256 ids are known, and no id costs a deletion.
     """
 
-    __slots__ = ("_current", "_previous", "retries")
+    __slots__ = ("current", "previous", "retries")
 
     def __init__(self) -> None:
-        self._current: dict[int, int] = {}
-        self._previous: dict[int, int] = {}
+        self.current: dict[int, int] = {}
+        self.previous: dict[int, int] = {}
         self.retries: dict[int, Any] = {}
 
     def seq_of(self, id_: int) -> int | None:
-        seq = self._current.get(id_)
-        return self._previous.get(id_) if seq is None else seq
+        seq = self.current.get(id_)
+        return self.previous.get(id_) if seq is None else seq
 
-    def remember(self, id_: int, seq: int) -> None:
-        current = self._current
-        current[id_] = seq
-        if len(current) > PUBLISH_WINDOW:
-            self._previous = current
-            self._current = {}
+    def turn_over(self) -> None:
+        """Begin a new generation if this one is full."""
+        if len(self.current) > PUBLISH_WINDOW:
+            self.previous = self.current
+            self.current = {}
 
     def forget(self, id_: int) -> None:
-        self._current.pop(id_, None)
-        self._previous.pop(id_, None)
+        self.current.pop(id_, None)
+        self.previous.pop(id_, None)
 
 
 class Attachment:
@@ -99,7 +99,8 @@ class Attachment:
         self.client = client
         self.use = use
         self.handle = handle
-        self.window: Window | None = None
+        # Only who may publish has a window.
+        self.window = stream.window(handle) if use & Right.PUBLISH else None
         self.cursor: int | None = None
         self.reading = False
         self.gone = False

@@ -80,7 +80,7 @@ class Hub:
         self.fanout = FanOut(self.counters)
         self.push = self.fanout.push
         self.now_ns = 0
-        self.suites = suites
+        self.suites = [suite in suites for suite in range(256)]
         self.ended: list[Any] = []  # peers that the transport may let go
         self.streams: dict[bytes, Stream] = {}
         self._numbers: dict[int, Stream] = {}
@@ -88,7 +88,7 @@ class Hub:
         self._read = read
         self._write = write
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
-        self._dirty: list[Stream] = []
+        self.dirty: list[Stream] = []
         self._committing = False
         self.waiting_bytes = 0
         self.commit_times = Buckets()
@@ -101,7 +101,7 @@ class Hub:
 
     def turn(self) -> bool:
         """Do what a turn's records ask for; return whether there is more to do at once."""
-        if self._dirty or self._acks or self._trims:
+        if self.dirty or self._acks or self._trims:
             self.commit()
         for _ in range(min(len(self._catching), REPLAYS_PER_TURN)):
             self._replay_step(self._catching.popleft())
@@ -110,7 +110,7 @@ class Hub:
     @property
     def settled(self) -> bool:
         """Whether nothing waits for the store or for its fan-out."""
-        return not (self._committing or self._dirty or self.fanout.queue)
+        return not (self._committing or self.dirty or self.fanout.queue)
 
     # -- attaching -----------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Hub:
             return
         stream = Stream(key, state.number, state.epoch, state.head, state.first, dict(state.acks))
         for handle, id_, seq in state.recent:
-            stream.window(handle).remember(id_, seq)
+            stream.window(handle).current[id_] = seq
         self.streams[key] = self._numbers[state.number] = stream
         for client, capability, request in waiting:
             if not client.ended:
@@ -191,8 +191,7 @@ class Hub:
         """Take a durable record that was checked. PUBLISHED follows once the store has it. Raises Refused."""
         stream = attachment.stream
         window = attachment.window
-        if window is None:
-            window = attachment.window = stream.window(attachment.handle)
+        assert window is not None
         id_ = record.id
         seq = window.seq_of(id_)
         if seq is not None:
@@ -203,13 +202,12 @@ class Hub:
             return
         if self.waiting_bytes > COMMIT_BATCH_BYTES_MAX:
             raise Refused(Code.STORE)
-        window.remember(id_, 0)
-        client = attachment.client
-        client.unacked += 1
+        window.current[id_] = 0
+        attachment.client.unacked += 1
         fresh = stream.fresh
         if not fresh:
-            self._dirty.append(stream)
-        fresh.append((attachment, id_, record.commitment, record.sealed))
+            self.dirty.append(stream)
+        fresh.append((attachment, record))
         self.waiting_bytes += len(record.sealed)
 
     def publish_state(self, attachment: Attachment, slot: int, sealed: bytes) -> None:
@@ -231,7 +229,7 @@ class Hub:
         """Number and frame everything fresh, and hand it to the store as one batch."""
         if self._committing:
             return
-        dirty, self._dirty = self._dirty, []
+        dirty, self.dirty = self.dirty, []
         acks, self._acks = self._acks, []
         trims, self._trims = self._trims, []
         self.waiting_bytes = 0
@@ -241,7 +239,7 @@ class Hub:
         suffixes: dict[int, tuple[bytes, bytes]] = {}
         for stream in dirty:
             if stream.erasing:
-                self._dirty.append(stream)
+                self.dirty.append(stream)
                 continue
             fresh, stream.fresh = stream.fresh, []
             records = self._number(stream, fresh, suffixes)
@@ -260,9 +258,11 @@ class Hub:
         seq = stream.head
         prefix = stream.prefix
         records = []
-        for attachment, id_, commitment, sealed in fresh:
+        for attachment, record in fresh:
             seq += 1
+            sealed = record.sealed
             size = len(sealed)
+            commitment = record.commitment
             if commitment is None:
                 cached = suffixes.get(size)
                 if cached is None:
@@ -283,7 +283,7 @@ class Hub:
                 suffix = wire.message_suffix(now_ns, tag, size)
                 header = framing.header(framing.BINARY, len(prefix) + 8 + len(suffix) + size)
             frame = b"".join((header, prefix, seq.to_bytes(8, "big"), suffix, sealed))
-            records.append(Record(seq, now_ns, attachment.handle, id_, frame))
+            records.append(Record(seq, now_ns, attachment.handle, record.id, frame))
         stream.head = seq
         return records
 
@@ -299,18 +299,26 @@ class Hub:
         count = 0
         for stream, fresh, records in work:
             count += len(records)
-            for (attachment, id_, _, _), record in zip(fresh, records, strict=True):
+            seq = records[0].seq
+            former = fresh[0][0].window
+            for attachment, record in fresh:
+                id_ = record.id
                 window = attachment.window
-                window.remember(id_, record.seq)
+                if window is not former:
+                    former.turn_over()
+                    former = window
+                window.current[id_] = seq
                 client = attachment.client
                 client.unacked -= 1
                 if window.retries:
                     client = window.retries.pop(id_, client)
                 box = client.box
-                box.acks += (id_, record.seq)
+                box.acks += (id_, seq)
+                seq += 1
                 if not box.dirty:
                     box.dirty = True
                     dirty.append(box)
+            window.turn_over()
             self.fanout.add_records(stream, records)
         self.counters.published_durable += count
         for number, first in forgotten or ():
@@ -322,7 +330,8 @@ class Hub:
         self.counters.commit_failures += 1
         for stream, fresh, records in work:
             stream.head = records[0].seq - 1
-            for attachment, id_, _, _ in fresh:
+            for attachment, record in fresh:
+                id_ = record.id
                 client = attachment.client
                 client.unacked -= 1
                 attachment.window.forget(id_)
