@@ -39,6 +39,7 @@ COUNTERS_MAX: Final = (BUCKETS + 1) * _HALF
 _INT64_MAX: Final = 2**63 - 1
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
+"""Those that results and tables show."""
 
 METRICS: Final[Mapping[str, str]] = {
     "deliver": "from the sender's stamp to the recipient; basis intended or sent",

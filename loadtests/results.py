@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from loadtests.environment import Machine
-from loadtests.recorder import Histogram, HistoryRow, Interval, parse_series_name
+from loadtests.recorder import PERCENTILES, Histogram, HistoryRow, Interval, parse_series_name
 from loadtests.recorder_hdr import hgrm, hlog
 from loadtests.validity import Finding, Verdict, verdict
 
@@ -66,7 +66,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, histogram: Histogram) -> Summary:
-        p50, p90, p99, p999 = histogram.percentiles((50, 90, 99, 99.9))
+        p50, p90, p99, p999 = histogram.percentiles(PERCENTILES)
         return cls(
             count=histogram.count,
             min_ns=histogram.min_ns,
