@@ -163,16 +163,19 @@ class Histogram:
             high = int(values.max())
         # frexp gives the bit length, exact below 2^53.
         buckets = np.frexp((values | _MASK).astype(np.float64))[1].astype(np.int64) - (_HALF_BITS + 1)
-        counts = np.bincount((buckets << _HALF_BITS) + (values >> buckets))
-        self._reserve(counts.size)
-        self._counts[: counts.size] += counts
+        # Counters below the smallest value are not even looked at: most of the array is theirs.
+        first = _index(low)
+        counts = np.bincount((buckets << _HALF_BITS) + (values >> buckets) - first)
+        self._reserve(first + counts.size)
+        self._counts[first : first + counts.size] += counts
 
     def merge(self, other: Histogram) -> None:
         """Add the other's counts; the same as having recorded its values here."""
         if other.count:
             self._widen(other.count, other.min_ns, other.max_ns, other.sum_ns)
             self._reserve(other._counts.size)
-            self._counts[: other._counts.size] += other._counts
+            first = _index(min(other.min_ns, VALUE_NS_MAX))
+            self._counts[first : other._counts.size] += other._counts[first:]
         self.overflow_count += other.overflow_count
         self.negative_count += other.negative_count
         self.negative_min_ns = min(self.negative_min_ns, other.negative_min_ns)
@@ -229,8 +232,13 @@ class Histogram:
 
     def counters(self) -> tuple[list[int], list[int]]:
         """Return (indexes, counts) of the counters that are not zero, in ascending order; overflow left out."""
-        indexes = np.flatnonzero(self._counts)
+        indexes = self._used()
         return indexes.tolist(), self._counts[indexes].tolist()
+
+    def _used(self) -> Values:
+        first = _index(min(self.min_ns, VALUE_NS_MAX))
+        # Looking for the non-zero among booleans is several times faster than among integers.
+        return np.flatnonzero(self._counts[first:] != 0) + first
 
     def points(self) -> list[tuple[int, int]]:
         """Return (upper end in ns, cumulated count) of each counter that is not zero: the whole distribution."""
@@ -245,7 +253,7 @@ class Histogram:
 
     def to_wire(self) -> dict[str, Any]:
         """Return a sparse form for JSON or MessagePack: `gaps` are the distances between used counters."""
-        indexes = np.flatnonzero(self._counts)
+        indexes = self._used()
         return {
             "count": self.count,
             "min_ns": self.min_ns,
@@ -283,6 +291,9 @@ class Histogram:
         if indexes.size:
             if indexes[0] < 0 or indexes[-1] >= COUNTERS_MAX or (np.diff(indexes) <= 0).any() or (counts <= 0).any():
                 raise ValueError("not a histogram: counters out of range or out of order")
+            last = COUNTERS_MAX if histogram.overflow_count else _index(max(0, histogram.max_ns))
+            if indexes[0] != _index(max(0, histogram.min_ns)) or indexes[-1] > last:
+                raise ValueError("not a histogram: values beyond its minimum or maximum")
             histogram._reserve(int(indexes[-1]) + 1)
             histogram._counts[indexes] = counts
         if histogram.count != int(counts.sum()) + histogram.overflow_count:
@@ -345,8 +356,8 @@ class Recorder:
         sent = recorder.fold(now_ns)                # once a second, on the same thread
         master.merge_interval(second, {name: histogram.to_wire() for name, histogram in sent.items()})
 
-    `totals` holds every series so far; `history()` and `intervals()` hold it over time, unless `keep_history` is false:
-    a worker that reports to a master need not keep what the master keeps.
+    `totals` holds every series so far; `history()`, `intervals()` and `recent()` tell of it over time, unless
+    `keep_history` is false: a worker that reports to a master need not keep what the master keeps.
     """
 
     def __init__(self, started_ns: int = 0, *, keep_history: bool = True) -> None:
@@ -404,7 +415,7 @@ class Recorder:
             self._add(self.totals, name, histogram)
             if late:
                 self.late_intervals += 1
-            else:
+            elif self._keep_history:
                 self._add(self._open, (start, name), histogram)
         self._newest = max(self._newest, second)
         self._close(self._newest + 1 - OPEN_SECONDS)
@@ -423,9 +434,8 @@ class Recorder:
             histogram = self._open.pop((start, name))
             width = interval_width_s(start)
             self._open_from = max(self._open_from, start + width)
-            if self._keep_history:
-                self._rows.append(_row(start, width, name, histogram))
-                self._kept.append((start, width, name, _packed(histogram)))
+            self._rows.append(_row(start, width, name, histogram))
+            self._kept.append((start, width, name, _packed(histogram)))
 
     def recent(self, name: str) -> Histogram:
         """Return the series over the intervals that are still open, some five seconds: for a live display."""
