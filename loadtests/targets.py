@@ -14,7 +14,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,14 @@ from typing import IO, Final
 from urllib.parse import urlsplit
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 12.0
 """A little more than the relay's own deadline for draining."""
 PROBE_S_MAX: Final = 5.0
 POLL_S: Final = 0.02
-_SERVING: Final = re.compile(r"^relaymark: serving (wss?://\S+)", re.MULTILINE)
+_SERVING: Final = re.compile(r"^relaymark: serving (wss?://\S+) metrics http://(\S+)/metrics$", re.MULTILINE)
 _LAST_LINES: Final = 3
 
 CERTIFICATE: Final = Path(__file__).parent / "certificate" / "cert.pem"
@@ -115,10 +115,9 @@ class ReferenceRelay:
     ) -> None:
         """The log goes to relay.log in `folder`; `cores`: the process stays on these."""
         self.log = folder / "relay.log"
-        metrics_port = _free_port()
-        self._metrics = f"127.0.0.1:{metrics_port}"
+        self._metrics = ""
         self.command = [sys.executable, "-m", "relay.cli", "serve", "--listen", "127.0.0.1:0", "--echo"]
-        self.command += ["--store", store, "--transport", transport, "--metrics", self._metrics]
+        self.command += ["--store", store, "--transport", transport, "--metrics", "127.0.0.1:0"]
         if tls:
             self.command += ["--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE_KEY)]
         if allow_suite_0:
@@ -165,6 +164,7 @@ class ReferenceRelay:
         while time.monotonic() < deadline:
             found = _SERVING.search(self._logged())
             if found:
+                self._metrics = found[2]
                 return parse_url(found[1])
             if self.exit_code() is not None:
                 raise TargetError(f"The relay ended with code {self.exit_code()}. {self._last_words()}")
@@ -175,10 +175,10 @@ class ReferenceRelay:
         deadline = time.monotonic() + START_S_MAX
         while True:
             try:
-                with urllib.request.urlopen(f"http://{self._metrics}/readyz", timeout=PROBE_S_MAX) as answer:  # noqa: S310  # loopback
+                with urllib.request.urlopen(f"http://{self._metrics}/readyz", timeout=PROBE_S_MAX) as answer:
                     if answer.status == 200:
                         return
-            except (urllib.error.URLError, OSError):
+            except OSError:
                 if time.monotonic() > deadline or self.exit_code() is not None:
                     raise TargetError(f"The relay is not ready. {self._last_words()}") from None
             time.sleep(POLL_S)
@@ -194,6 +194,21 @@ class ReferenceRelay:
 
     def usage(self) -> Usage | None:
         return None if self._observed is None or self.exit_code() is not None else usage_of(self._observed)
+
+    def statistics(self) -> dict[str, float]:
+        """Return the relay's own counters and gauges by the names of its metrics, labels summed; empty if it is gone."""
+        try:
+            with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=PROBE_S_MAX) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return {}
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            if family.type in ("counter", "gauge"):
+                for sample in family.samples:
+                    if not sample.name.endswith("_created"):
+                        found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
 
     def stop(self) -> int | None:
         """Stop it and return its exit code: negative if a signal ended it."""
@@ -234,11 +249,6 @@ def open_stream(address: Address, context: ssl.SSLContext | None) -> socket.sock
     except OSError as error:
         stream.close()
         raise TargetError(f"The target {address.url} does not speak TLS: {error.strerror or error}.") from None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 __all__ = [

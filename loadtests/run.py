@@ -1,0 +1,424 @@
+"""`relaymark run`: a relay, Locust's master in this process, workers as children; from options to an exit code.
+
+On two cores and more the relay has the first to itself, and the workers share the others with the master, which gives
+way to them. Everything that is started here is stopped here, Ctrl-C included.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic_ns, time_ns
+from typing import Any, Final
+
+import gevent
+from locust import events
+from locust.argument_parser import get_parser
+from locust.env import Environment
+from locust.util.load_locustfile import load_locustfile
+from msgspec import Struct
+from rich.console import Console
+
+import loadtests
+from loadtests import exporter, results
+from loadtests.calibration import calibrate
+from loadtests.envelope import KIND_NAMES
+from loadtests.gathering import Gathering
+from loadtests.probe import probe
+from loadtests.recorder import Histogram, series_name
+from loadtests.report.terminal import Live, Progress, render_final
+from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET, Result
+from loadtests.settings import Settings, problems_of
+from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
+from loadtests.thresholds import Threshold, ThresholdError, parse
+
+REFERENCE: Final = "reference"
+WORKERS_S_MAX: Final = 60.0
+"""For the worker processes to start and report."""
+STOP_S_MAX: Final = 10.0
+REFRESH_S: Final = 0.5
+RATE_SECONDS: Final = 5
+MASTER_NICENESS: Final = 10
+"""The master only adds up: a worker on the same core goes first."""
+UI_PORT: Final = 8089
+_SCENARIOS: Final = Path(loadtests.__file__).parent / "scenarios"
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The options of `relaymark run`, as they were given."""
+
+    settings: Settings
+    target: str = REFERENCE
+    workers: int | None = None
+    tls: bool = False
+    store: str = "memory"
+    transport: str = "pump"
+    thresholds: tuple[str, ...] = ()
+    out: str = "runs"
+    json: bool = False
+    ui: bool = False
+    quiet: bool = False
+    metrics: str | None = None
+    linger_s: float = 0.0
+    command: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Found while the options were read, to be reported with all others."""
+
+
+class Refused(Exception):
+    """The run cannot begin: `problems`, one sentence each, and the exit code."""
+
+    def __init__(self, code: int, problems: Sequence[str]) -> None:
+        super().__init__(" ".join(problems))
+        self.code = code
+        self.problems = problems
+
+
+def run(plan: Plan, on_result: Callable[[Result, Path], None] | None = None) -> int:
+    """Run and report; return the exit code. `on_result` gets the result and the folder that it is in."""
+    console = Console(stderr=True, quiet=plan.quiet)
+    try:
+        thresholds = _check(plan)
+        with ExitStack() as stack:
+            session = _Session(plan, thresholds, console, stack)
+            result = session.run()
+    except Refused as refused:
+        for problem in refused.problems:
+            sys.stderr.write(f"relaymark run: {problem}\n")
+        return refused.code
+    if on_result is not None:
+        on_result(result, session.folder)
+    return result.exit_code
+
+
+def _check(plan: Plan) -> list[Threshold]:
+    """Return the thresholds. Raises Refused with everything that cannot work."""
+    problems = [*plan.problems, *problems_of(plan.settings)]
+    thresholds = []
+    for text in plan.thresholds:
+        try:
+            thresholds.append(parse(text, kinds=KIND_NAMES[1:]))
+        except ThresholdError as error:
+            problems.append(f"{error}.")
+    if plan.target != REFERENCE:
+        try:
+            parse_url(plan.target)
+        except ValueError as error:
+            problems.append(f"--target: {error} Or leave it out for the reference relay.")
+        for option, value, default in (("--tls", plan.tls, False), ("--store", plan.store, "memory")):
+            if value != default:
+                problems.append(f"{option} is for the relay that is started here; {plan.target} has its own.")
+    if plan.store not in ("memory", "sqlite") and not plan.store.startswith("sqlite:"):
+        problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {plan.store}.")
+    if plan.transport not in ("pump", "trio-websocket", "uvloop"):
+        problems.append(f"--transport must be pump, trio-websocket or uvloop, not {plan.transport}.")
+    if plan.workers is not None and not 1 <= plan.workers <= 256:
+        problems.append(f"--workers must be 1 to 256, not {plan.workers}.")
+    if not 0 <= plan.linger_s < 86_400:
+        problems.append(f"--linger must be 0 or more seconds and less than a day, not {plan.linger_s:g}.")
+    if plan.metrics is not None:
+        try:
+            exporter.parse_address(plan.metrics)
+        except ValueError as error:
+            problems.append(f"--metrics: {error}.")
+    if problem := _cannot_write(Path(plan.out)):
+        problems.append(problem)
+    if problems:
+        raise Refused(EXIT_CONFIGURATION, problems)
+    return thresholds
+
+
+def _cannot_write(out: Path) -> str | None:
+    """Return why no results can be written under `out`, without making anything there."""
+    there = out
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    return f"--out: results cannot be written to {out}: {there} is {'not writable' if there.is_dir() else 'no folder'}."
+
+
+class _Session:
+    """One run, from the start of the relay to the files of the result."""
+
+    def __init__(self, plan: Plan, thresholds: list[Threshold], console: Console, stack: ExitStack) -> None:
+        self._plan = plan
+        self._thresholds = thresholds
+        self._console = console
+        self._stack = stack
+        self._relay: ReferenceRelay | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        cores = sorted(os.sched_getaffinity(0))
+        self._relay_cores = {cores[0]} if len(cores) > 1 and plan.target == REFERENCE else None
+        self._load_cores = cores[1:] if self._relay_cores else cores
+        self._workers = plan.workers or len(self._load_cores)
+        self.folder = self._make_folder()
+
+    def _make_folder(self) -> Path:
+        try:
+            return results.create_run_directory(Path(self._plan.out), self._plan.settings.scenario, time_ns())
+        except results.ResultsError as error:
+            raise Refused(EXIT_CONFIGURATION, [f"--out: {error}."]) from None
+
+    def run(self) -> Result:
+        try:
+            address = self._open_target()
+            return self._measure(address)
+        except Refused:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        except KeyboardInterrupt:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise Refused(EXIT_INTERRUPTED, ["interrupted before the load began."]) from None
+
+    # -- the target ----------------------------------------------------------------------------------
+
+    def _open_target(self) -> Address:
+        plan = self._plan
+        try:
+            if plan.target == REFERENCE:
+                store = f"sqlite:{self.folder / 'relay.sqlite'}" if plan.store == "sqlite" else plan.store
+                self._relay = ReferenceRelay(
+                    self.folder,
+                    store=store,
+                    transport=plan.transport,
+                    tls=plan.tls,
+                    allow_suite_0=plan.settings.suite == "none",
+                    cores=self._relay_cores,
+                )
+                # The stack ends it whatever happens from here on.
+                self._stack.callback(self._relay.stop)
+                address = self._relay.start()
+            else:
+                address = parse_url(plan.target)
+            probe(address, self._context(address))
+        except TargetError as error:
+            raise Refused(EXIT_TARGET, [str(error)]) from None
+        return address
+
+    def _context(self, address: Address) -> ssl.SSLContext | None:
+        if not address.tls:
+            return None
+        ca = self._plan.settings.ca
+        return client_context(Path(ca) if ca else None, own=self._relay is not None)
+
+    # -- the load ------------------------------------------------------------------------------------
+
+    def _measure(self, address: Address) -> Result:
+        plan = self._plan
+        if self._relay_cores:
+            os.sched_setaffinity(0, self._load_cores)
+        calibration = calibrate(address, self._context(address))
+        os.nice(MASTER_NICENESS)
+        environment = self._environment(address)
+        master = environment.relaymark
+        master.quits = master.reports = False
+        conductor = master.conductor
+        conductor.relay = self._relay
+        conductor.target = f"{REFERENCE}@{plan.transport}" if self._relay is not None else address.url
+        conductor.thresholds = self._thresholds
+        conductor.calibration = calibration
+        conductor.options = {"tls": address.tls, "store": plan.store if self._relay else None}
+        if plan.command:
+            conductor.command = list(plan.command)
+        self._start_workers(environment)
+        self._console.print(self._describe(address), soft_wrap=True, highlight=False)
+        served = self._serve_metrics(conductor)
+        page = self._open_page(environment)
+        environment.runner.start(plan.settings.participants, spawn_rate=plan.settings.participants)
+        self._follow(environment, conductor)
+        result = conductor.result
+        if result is None:
+            raise RuntimeError("the run ended without a result")
+        self._report(result, conductor.gathering)
+        self._linger(served is not None or page is not None)
+        environment.runner.quit()
+        return result
+
+    def _describe(self, address: Address) -> str:
+        settings = self._plan.settings
+        rate = "the scenario's own rate" if settings.rate is None else f"{settings.rate:g} messages a second"
+        cores = f"relay on core {min(self._relay_cores)}, " if self._relay_cores else ""
+        return (
+            f"{settings.scenario}: {settings.participants} participants, {rate}, {settings.duration_s:g} s, "
+            f"suite {settings.suite}, seed {settings.seed}, {address.url}; {cores}"
+            f"{self._workers} worker{'s' if self._workers > 1 else ''} on core {', '.join(map(str, self._load_cores))}"
+        )
+
+    def _environment(self, address: Address) -> Any:
+        """Return Locust's environment with a master, as its own command would set it up."""
+        settings = self._plan.settings
+        file = scenario_file(settings.scenario)
+        user_classes, _ = load_locustfile(str(file))
+        arguments = ["-f", str(file), "--headless", "--host", address.url, "--seed", str(settings.seed)]
+        arguments += ["--suite", settings.suite, "--drain", str(settings.drain_s)]
+        if settings.rate is not None:
+            arguments += ["--rate", str(settings.rate)]
+        if settings.ca is not None:
+            arguments += ["--tls-ca", settings.ca]
+        options = get_parser().parse_args(arguments)
+        options.clock_shift_ms = ",".join(map(str, settings.clock_shift_ms))
+        options.relaymark_run = settings.run
+        options.relaymark_own_certificate = self._relay is not None and address.tls
+        environment = Environment(
+            user_classes=list(user_classes.values()), events=events, host=address.url, parsed_options=options
+        )
+        runner = environment.create_master_runner("127.0.0.1", 0)
+        options.run_time = settings.duration_s
+        events.init.fire(environment=environment, runner=runner, web_ui=None)
+        return environment
+
+    def _start_workers(self, environment: Any) -> None:
+        self._stack.callback(self._stop_workers)
+        port = environment.runner.server.port
+        file = scenario_file(self._plan.settings.scenario)
+        command = [sys.executable, "-m", "locust", "-f", str(file), "--worker", "--master-host", "127.0.0.1"]
+        command += ["--master-port", str(port)]
+        for number in range(self._workers):
+            with (self.folder / f"worker-{number + 1}.log").open("wb") as log:
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            self._children.append(child)
+            if self._relay_cores:
+                os.sched_setaffinity(child.pid, {self._load_cores[number % len(self._load_cores)]})
+        end = time.monotonic() + WORKERS_S_MAX
+        while environment.runner.worker_count < self._workers:
+            dead = [child for child in self._children if child.poll() is not None]
+            if dead or time.monotonic() > end:
+                words = self._last_words(self._children.index(dead[0]) if dead else 0)
+                raise Refused(EXIT_CONFIGURATION, [f"A worker did not start. {words}"])
+            gevent.sleep(0.05)
+
+    def _last_words(self, number: int) -> str:
+        lines = (self.folder / f"worker-{number + 1}.log").read_text(errors="replace").split("\n")
+        return f"Its log ends: {' | '.join([line.strip() for line in lines if line.strip()][-3:])}"
+
+    def _stop_workers(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.terminate()
+        for child in self._children:
+            try:
+                child.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    # -- while it runs -------------------------------------------------------------------------------
+
+    def _follow(self, environment: Any, conductor: Any) -> None:
+        """Show progress until the run is over; Ctrl-C ends it in order."""
+        duration_ns = int(self._plan.settings.duration_s * 1e9)
+        with Progress(self._console, scenario=self._plan.settings.scenario, duration_ns=duration_ns) as progress:
+            begun = False
+            while not (begun and conductor.done.is_set()):
+                try:
+                    gevent.sleep(REFRESH_S)
+                    begun = begun or not conductor.done.is_set() or conductor.result is not None
+                    if environment.process_exit_code == EXIT_CONFIGURATION:
+                        raise Refused(EXIT_CONFIGURATION, ["The settings were refused: see above."])
+                    if conductor.gathering is not None and not self._plan.quiet:
+                        progress.update(live_of(conductor.gathering, conductor.phase))
+                except KeyboardInterrupt:
+                    conductor.stop(interrupted=True)
+
+    def _serve_metrics(self, conductor: Any) -> Any:
+        plan = self._plan
+        if plan.metrics is None:
+            return None
+        host, port = exporter.parse_address(plan.metrics)
+        collector = exporter.LoadtestCollector(
+            lambda: snapshot_of(conductor.gathering, conductor.phase),
+            scenario=plan.settings.scenario,
+            target=conductor.target,
+            run=plan.settings.run,
+        )
+        try:
+            server = exporter.serve(collector, host, port)
+        except OSError as error:
+            raise Refused(EXIT_CONFIGURATION, [f"--metrics {plan.metrics}: {error.strerror}."]) from None
+        self._stack.callback(server.stop)
+        self._console.print(f"metrics: http://{host}:{server.server_port}/metrics", highlight=False)
+        return server
+
+    def _open_page(self, environment: Any) -> Any:
+        if not self._plan.ui:
+            return None
+        page = environment.create_web_ui("127.0.0.1", UI_PORT)
+        self._stack.callback(page.stop)
+        self._console.print(f"Locust's page: http://127.0.0.1:{UI_PORT}", highlight=False)
+        return page
+
+    def _report(self, result: Result, gathering: Gathering) -> None:
+        try:
+            path = results.write(self.folder, result, gathering.recorder.intervals())
+        except results.ResultsError as error:
+            raise Refused(EXIT_CONFIGURATION, [f"{error}."]) from None
+        if self._plan.json:
+            sys.stdout.write(path.read_text())
+            sys.stdout.write("\n")
+        else:
+            render_final(result, Console(), self.folder)
+
+    def _linger(self, useful: bool) -> None:
+        if self._plan.linger_s and useful:
+            self._console.print(f"lingering for {self._plan.linger_s:g} s; Ctrl-C ends it")
+            try:
+                gevent.sleep(self._plan.linger_s)
+            except KeyboardInterrupt:
+                return
+
+
+def scenario_file(scenario: str) -> Path:
+    """Return the Locust file of a scenario."""
+    return _SCENARIOS / f"{scenario.replace('-', '_')}.py"
+
+
+def live_of(gathering: Gathering, phase: str) -> Live:
+    """Return what the progress display shows of a run."""
+    due, sent, delivered = gathering.recent_rates(RATE_SECONDS)
+    return Live(
+        elapsed_ns=monotonic_ns() - gathering.load_from_ns if gathering.load_from_ns else 0,
+        phase=phase,
+        connections=gathering.total("attached"),
+        due_per_s=due,
+        sent_per_s=sent,
+        delivered_per_s=delivered,
+        latency=_latency(gathering.recorder.totals),
+    )
+
+
+def _latency(totals: dict[str, Histogram]) -> dict[str, Histogram]:
+    found = {}
+    for kind in KIND_NAMES:
+        histogram = totals.get(series_name("deliver", kind=kind, basis="intended"))
+        if histogram is not None and histogram.count:
+            found[kind] = histogram
+    return found
+
+
+def snapshot_of(gathering: Gathering | None, phase: str) -> exporter.Snapshot:
+    """Return what a scrape of the harness shows of a run."""
+    if gathering is None:
+        return exporter.Snapshot(series={}, kinds={}, running=False)
+    return exporter.Snapshot(
+        series=gathering.recorder.totals,
+        kinds=gathering.kinds_so_far(),
+        running=phase == "load",
+        connections=gathering.total("attached"),
+        workers=len(gathering.lines),
+        worker_cpu_max=max((line.status.get("cpu", 0.0) for line in gathering.lines.values()), default=0.0),
+        clock_error_ns=gathering.clock_error_ns,
+        events=len(gathering.events),
+    )
+
+
+__all__ = ["Plan", "Refused", "live_of", "run", "scenario_file", "snapshot_of"]

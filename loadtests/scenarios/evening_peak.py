@@ -1,0 +1,8 @@
+"""All of it together: rooms of Zipf-distributed sizes, private chats, tips, media, at a diurnal rate.
+
+    locust -f loadtests/scenarios/evening_peak.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("evening-peak")

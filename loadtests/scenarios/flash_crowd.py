@@ -1,0 +1,8 @@
+"""Thousands join within seconds.
+
+    locust -f loadtests/scenarios/flash_crowd.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("flash-crowd")

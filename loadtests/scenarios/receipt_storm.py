@@ -1,0 +1,8 @@
+"""A large room's receipts flow back to the author of each message.
+
+    locust -f loadtests/scenarios/receipt_storm.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("receipt-storm")

@@ -1,0 +1,8 @@
+"""All connections are cut at once, and resume.
+
+    locust -f loadtests/scenarios/reconnect_storm.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("reconnect-storm")

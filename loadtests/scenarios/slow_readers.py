@@ -1,0 +1,8 @@
+"""Some read far less than they are sent; the others must not notice.
+
+    locust -f loadtests/scenarios/slow_readers.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("slow-readers")

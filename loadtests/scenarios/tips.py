@@ -1,0 +1,8 @@
+"""Tips in self-exciting bursts on a room; their vouchers are checked, and a double spend is found.
+
+    locust -f loadtests/scenarios/tips.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("tips")

@@ -1,0 +1,8 @@
+"""Everyone in a room types at once: states, which may be replaced and dropped.
+
+    locust -f loadtests/scenarios/typing_storm.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+"""
+
+from loadtests.plugin import scenario
+
+Participant = scenario("typing-storm")

@@ -1,0 +1,109 @@
+"""What a run is: the settings that the master hands to every worker, and their checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from loadtests.envelope import Suite
+from loadtests.mixes import MIXES
+from loadtests.targets import Address, parse_url
+from loadtests.workload import SCENARIOS
+
+PARTICIPANTS_DEFAULT: Final = 400
+"""Two cores carry the evening peak of so many with room to spare."""
+DURATION_S_DEFAULT: Final = 30.0
+DRAIN_S_DEFAULT: Final = 5.0
+"""From the end of the load until every recipient must have everything."""
+DURATION_S_MAX: Final = 7 * 86_400.0
+PARTICIPANTS_MAX: Final = 1_000_000
+SUITES: Final = {suite.name.lower().replace("_", "-"): suite for suite in Suite}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. Equal settings give equal schedules, however many workers there are."""
+
+    scenario: str
+    url: str
+    participants: int
+    rate: float | None = None
+    """Chat messages a second of the whole workload; None: the scenario's own for that many participants."""
+    duration_s: float = DURATION_S_DEFAULT
+    drain_s: float = DRAIN_S_DEFAULT
+    seed: int = 1
+    suite: str = "sender-key"
+    run: str = ""
+    """Names the run; keys and streams are derived from it and the seed, so that two runs never share a stream."""
+    ca: str | None = None
+    """File with the authority that signed the target's certificate; None: the system's."""
+    own_certificate: bool = False
+    """The target serves the harness's own certificate."""
+    clock_shift_ms: tuple[float, ...] = ()
+    """A fault to inject: the clock of worker i is off by the i-th value."""
+
+    @property
+    def address(self) -> Address:
+        return parse_url(self.url)
+
+    def to_wire(self) -> dict[str, Any]:
+        return dict(msgspec.to_builtins(self))
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Settings:
+        return msgspec.convert(wire, cls)
+
+
+def problems_of(settings: Settings) -> list[str]:
+    """Return what cannot work about `settings`, one sentence each; empty if all is well."""
+    found = []
+    if settings.scenario not in SCENARIOS:
+        found.append(f"There is no scenario {settings.scenario!r}; there are {', '.join(SCENARIOS)}.")
+    elif settings.participants < (least := MIXES[settings.scenario].participants_min):
+        found.append(f"--participants must be at least {least} for {settings.scenario}, not {settings.participants}.")
+    if settings.participants > PARTICIPANTS_MAX:
+        found.append(f"--participants must be at most {PARTICIPANTS_MAX}, not {settings.participants}.")
+    if settings.rate is not None and not 0 < settings.rate <= 1_000_000:
+        found.append(f"--rate must be above 0 messages a second, not {settings.rate:g}.")
+    if not 1 <= settings.duration_s <= DURATION_S_MAX:
+        found.append(f"--duration must be at least 1 s and at most a week, not {settings.duration_s:g} s.")
+    if not 0 < settings.drain_s <= 600:
+        found.append(f"--drain must be above 0 and at most 600 s, not {settings.drain_s:g} s.")
+    if settings.suite not in SUITES:
+        found.append(f"There is no suite {settings.suite!r}; there are {', '.join(SUITES)}.")
+    if not 0 <= settings.seed < 2**63:
+        found.append("--seed must be 0 or a positive number of at most 63 bits.")
+    if settings.ca is not None and not Path(settings.ca).is_file():
+        found.append(f"--tls-ca: there is no file {settings.ca}.")
+    return found
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of "30", "1.5", "30s", "2m" or "1h30m". Raises ValueError."""
+    rest, total, last = text.strip(), 0.0, ""
+    if not rest:
+        raise ValueError("no time given")
+    try:
+        return float(rest)
+    except ValueError:
+        pass
+    for unit, factor in (("h", 3600.0), ("m", 60.0), ("s", 1.0)):
+        head, found, tail = rest.partition(unit)
+        if found:
+            total += float(head) * factor
+            rest, last = tail, unit
+    if rest or not last:
+        raise ValueError(f"{text!r} is no time: write 30, 30s, 2m or 1h30m")
+    return total
+
+
+__all__ = [
+    "DRAIN_S_DEFAULT",
+    "DURATION_S_DEFAULT",
+    "PARTICIPANTS_DEFAULT",
+    "SUITES",
+    "Settings",
+    "problems_of",
+    "seconds",
+]
