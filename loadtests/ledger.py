@@ -341,9 +341,7 @@ class Account:
         elif by_number == REORDERED or by_counter == REORDERED:
             entry.reordered[kind] += 1
         self._delivered += 1
-        entry.delivered[kind] += 1
-        if now_ns - stamp[7] > self._ledger.late_ns:
-            entry.late[kind] += 1
+        self._came(stamp, now_ns)
         return True
 
     def state(self, stamp: Stamp, now_ns: int) -> bool:
@@ -357,10 +355,14 @@ class Account:
         if judged == REORDERED:
             entry.reordered[kind] += 1
         self._states_delivered += 1
-        entry.delivered[kind] += 1
-        if now_ns - stamp[7] > self._ledger.late_ns:
-            entry.late[kind] += 1
+        self._came(stamp, now_ns)
         return True
+
+    def _came(self, stamp: Stamp, now_ns: int) -> None:
+        ledger = self._ledger
+        ledger.settlement.delivered[stamp[0]] += 1
+        if now_ns - stamp[7] > ledger.late_ns:
+            ledger.settlement.late[stamp[0]] += 1
 
     # -- the end -----------------------------------------------------------------------------------
 
