@@ -15,6 +15,7 @@ A connection that is closed for being slow is a decision of the session; here on
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, Protocol, TypeAlias
 
 from relay import framing, wire
@@ -28,7 +29,7 @@ from relay.limits import (
 DURABLE: Final = 1
 EPHEMERAL: Final = 2
 ORDERED: Final = 3
-"""Not a record, but kept in the order of the records: GAP, ERASED, UNSUBSCRIBED. Never dropped."""
+"""Not a record, but kept in the order of the records: SUBSCRIBED, ERASED, UNSUBSCRIBED. Never dropped."""
 
 
 class Chunk:
@@ -216,8 +217,14 @@ class Outbox:
 
     @property
     def choked(self) -> bool:
-        """Whether the client takes so few of its answers that its requests must wait."""
-        return self.standing is not None and self.standing.control_bytes > CONTROL_QUEUE_BYTES_MAX
+        """Whether the client takes so few of its answers that its requests must wait.
+
+        After `drop_records` a durable lane over its limit holds only answers that keep the order of records.
+        """
+        standing = self.standing
+        return standing is not None and (
+            standing.control_bytes > CONTROL_QUEUE_BYTES_MAX or standing.durable_bytes > DURABLE_QUEUE_BYTES_MAX
+        )
 
     @property
     def queued_bytes(self) -> int:
@@ -228,20 +235,36 @@ class Outbox:
         return len(standing.rest) + standing.control_bytes + standing.durable_bytes + standing.ephemeral_bytes
 
     def drop_records(self, stream: object | None = None) -> dict[Any, int]:
-        """Drop the waiting records (of one stream, or all); return the lowest dropped number of each stream."""
+        """Drop the waiting records (of one stream, or all); return the lowest dropped number of each stream.
+
+        What stands before an ORDERED chunk of its stream stays: that subscription or epoch is over, and nobody replays it.
+        """
         lowest: dict[Any, int] = {}
+        over: set[object] = set()
+
+        def kept(items: Iterable[Any]) -> list[Any]:
+            left = []
+            for item in items:
+                if isinstance(item, Chunk) and item.lane == ORDERED:
+                    over.add(item.stream)
+                elif (
+                    isinstance(item, Chunk)
+                    and item.lane == DURABLE
+                    and (stream is None or item.stream is stream)
+                    and item.stream not in over
+                ):
+                    lowest[item.stream] = item.first
+                    continue
+                left.append(item)
+            left.reverse()
+            return left
+
+        # From the newest to the oldest.
+        self.pending = kept(reversed(self.pending))
         standing = self.standing
-        if standing is None:
-            return lowest
-        kept: deque[Chunk] = deque()
-        standing.durable_bytes = 0
-        for chunk in standing.durable:
-            if chunk.lane == DURABLE and (stream is None or chunk.stream is stream):
-                lowest[chunk.stream] = min(chunk.first, lowest.get(chunk.stream, chunk.first))
-            else:
-                kept.append(chunk)
-                standing.durable_bytes += len(chunk.data)
-        standing.durable = kept
+        if standing is not None:
+            standing.durable = deque(kept(reversed(standing.durable)))
+            standing.durable_bytes = sum(len(chunk.data) for chunk in standing.durable)
         return lowest
 
 
