@@ -9,9 +9,10 @@ Source: Prometheus documentation, "Exposition formats" and "Metric and label nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from gevent import socket
 from gevent.pywsgi import WSGIServer
 from msgspec import Struct
@@ -36,6 +37,8 @@ OTHER_BOUNDS_NS: Final = (
 )
 """0.1 ms to 60 s, 16 bounds."""
 SERIES_MAX: Final = 500
+EVENTS_MAX: Final = 16
+"""Events that are shown with their time, the latest; all are counted."""
 
 _MERGED: Final[Mapping[str, tuple[str, str]]] = {
     "ack": ("loadtest_ack_seconds", "From publishing to the relay's acknowledgement."),
@@ -58,8 +61,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     worker_cpu_max: float = 0.0
     """Share of one core that the busiest worker used over the last second."""
     clock_error_ns: int | None = None
-    events: int = 0
-    """Faults injected so far, and other things worth a mark on a chart."""
+    started_unix_ns: int | None = None
+    """When the load began; None before."""
+    ended_unix_ns: int | None = None
+    events: Sequence[tuple[str, int]] = ()
+    """What and when (unix, ns): injected faults, and other things worth a mark on a chart."""
 
 
 class LoadtestCollector(Collector):
@@ -67,7 +73,7 @@ class LoadtestCollector(Collector):
 
     def __init__(self, snapshot: Callable[[], Snapshot], *, scenario: str, target: str, run: str) -> None:
         self._snapshot = snapshot
-        self._identity = {"scenario": scenario, "target": target, "run": run}
+        self.identity = {"scenario": scenario, "target": target, "run": run}
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is asked for at registration, when there may be no run yet."""
@@ -132,7 +138,12 @@ class LoadtestCollector(Collector):
         )
 
     def _gauges(self, snapshot: Snapshot) -> Iterator[Metric]:
-        yield self._counter("loadtest_events", "Faults injected, and other marks.", {(): snapshot.events})
+        yield self._counter("loadtest_events", "Faults injected, and other marks.", {(): len(snapshot.events)})
+        latest = dict(sorted(snapshot.events, key=lambda event: event[1])[-EVENTS_MAX:])
+        times = GaugeMetricFamily("loadtest_event_time_seconds", "When it was, unix time.", labels=self._names("event"))
+        for text, at_unix_ns in latest.items():
+            times.add_metric(self._values(text), at_unix_ns / 1e9)
+        yield times
         gauges: list[tuple[str, str, float]] = [
             ("loadtest_running", "1 while load is offered.", float(snapshot.running)),
             ("loadtest_connections", "Open connections.", snapshot.connections),
@@ -143,16 +154,20 @@ class LoadtestCollector(Collector):
             gauges.append(
                 ("loadtest_clock_error_seconds", "Bound on the error of one-way times.", snapshot.clock_error_ns / 1e9)
             )
+        if snapshot.started_unix_ns is not None:
+            gauges.append(("loadtest_start_time_seconds", "When the load began.", snapshot.started_unix_ns / 1e9))
+        if snapshot.ended_unix_ns is not None:
+            gauges.append(("loadtest_end_time_seconds", "When the load ended.", snapshot.ended_unix_ns / 1e9))
         for name, text, value in gauges:
             gauge = GaugeMetricFamily(name, text, labels=self._names())
             gauge.add_metric(self._values(), value)
             yield gauge
 
     def _names(self, *more: str) -> list[str]:
-        return [*self._identity, *more]
+        return [*self.identity, *more]
 
     def _values(self, *more: str) -> list[str]:
-        return [*self._identity.values(), *more]
+        return [*self.identity.values(), *more]
 
     def _histogram(self, name: str, text: str, *labels: str) -> HistogramMetricFamily:
         return HistogramMetricFamily(name, text, labels=self._names(*labels))
@@ -192,20 +207,33 @@ def _listener(host: str, port: int) -> Any:
     return listener
 
 
-def serve(collector: Collector, host: str, port: int) -> Any:
+def serve(collector: LoadtestCollector, host: str, port: int, relay: Callable[[], str | None] = lambda: None) -> Any:
     """Serve `collector` on http://host:port/metrics from gevent's loop; return the started WSGIServer.
 
     Its `server_port` is the port that was taken (for port 0), its `stop()` ends it. OSError if it cannot listen.
+    /targets tells Prometheus where the relay's own metrics are, with the run's labels: `relay` returns that HOST:PORT
+    while the relay runs. Source: Prometheus documentation, "HTTP SD".
     """
     registry = CollectorRegistry()
     registry.register(collector)
-    server = WSGIServer(_listener(host, port), make_wsgi_app(registry), log=None)
+    metrics = make_wsgi_app(registry)
+
+    def answer(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] != "/targets":
+            return metrics(environ, start_response)
+        address = relay()
+        found = [{"targets": [address], "labels": collector.identity}] if address else []
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [msgspec.json.encode(found)]
+
+    server = WSGIServer(_listener(host, port), answer, log=None)
     server.start()
     return server
 
 
 __all__ = [
     "DELIVERY_BOUNDS_NS",
+    "EVENTS_MAX",
     "OTHER_BOUNDS_NS",
     "SERIES_MAX",
     "LoadtestCollector",

@@ -342,7 +342,7 @@ class _Session:
             run=plan.settings.run,
         )
         try:
-            server = exporter.serve(collector, host, port)
+            server = exporter.serve(collector, host, port, lambda: metrics_of(conductor.relay))
         except OSError as error:
             raise Refused(EXIT_CONFIGURATION, [f"--metrics {plan.metrics}: {error.strerror}."]) from None
         self._stack.callback(server.stop)
@@ -409,6 +409,7 @@ def snapshot_of(gathering: Gathering | None, phase: str) -> exporter.Snapshot:
     """Return what a scrape of the harness shows of a run."""
     if gathering is None:
         return exporter.Snapshot(series={}, kinds={}, running=False)
+    began_ns, ended_ns = gathering.load_from_ns, gathering.load_to_ns
     return exporter.Snapshot(
         series=gathering.recorder.totals,
         kinds=gathering.kinds_so_far(),
@@ -417,8 +418,15 @@ def snapshot_of(gathering: Gathering | None, phase: str) -> exporter.Snapshot:
         workers=len(gathering.lines),
         worker_cpu_max=max((line.status.get("cpu", 0.0) for line in gathering.lines.values()), default=0.0),
         clock_error_ns=gathering.clock_error_ns,
-        events=len(gathering.events),
+        started_unix_ns=gathering.started_unix_ns if began_ns else None,
+        ended_unix_ns=gathering.started_unix_ns + ended_ns - began_ns if ended_ns else None,
+        events=[(event.text, gathering.started_unix_ns + event.at_ns) for event in gathering.events],
     )
+
+
+def metrics_of(relay: ReferenceRelay | None) -> str | None:
+    """Return where the relay serves its metrics, None unless it runs."""
+    return None if relay is None or relay.exit_code() is not None else relay.metrics or None
 
 
 __all__ = ["Plan", "Refused", "live_of", "run", "scenario_file", "snapshot_of"]

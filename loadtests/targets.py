@@ -115,7 +115,7 @@ class ReferenceRelay:
     ) -> None:
         """The log goes to relay.log in `folder`; `cores`: the process stays on these."""
         self.log = folder / "relay.log"
-        self._metrics = ""
+        self.metrics = ""
         self.command = [sys.executable, "-m", "relay.cli", "serve", "--listen", "127.0.0.1:0", "--echo"]
         self.command += ["--store", store, "--transport", transport, "--metrics", "127.0.0.1:0"]
         if tls:
@@ -164,7 +164,7 @@ class ReferenceRelay:
         while time.monotonic() < deadline:
             found = _SERVING.search(self._logged())
             if found:
-                self._metrics = found[2]
+                self.metrics = found[2]
                 return parse_url(found[1])
             if self.exit_code() is not None:
                 raise TargetError(f"The relay ended with code {self.exit_code()}. {self._last_words()}")
@@ -175,7 +175,7 @@ class ReferenceRelay:
         deadline = time.monotonic() + START_S_MAX
         while True:
             try:
-                with urllib.request.urlopen(f"http://{self._metrics}/readyz", timeout=PROBE_S_MAX) as answer:
+                with urllib.request.urlopen(f"http://{self.metrics}/readyz", timeout=PROBE_S_MAX) as answer:
                     if answer.status == 200:
                         return
             except OSError:
@@ -198,7 +198,7 @@ class ReferenceRelay:
     def statistics(self) -> dict[str, float]:
         """Return the relay's own counters and gauges by the names of its metrics, labels summed; empty if it is gone."""
         try:
-            with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=PROBE_S_MAX) as answer:
+            with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=PROBE_S_MAX) as answer:
                 text = answer.read().decode()
         except OSError:
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import gevent
@@ -15,6 +16,7 @@ from sample_results import recorder, result
 from loadtests.envelope import KIND_NAMES
 from loadtests.exporter import (
     DELIVERY_BOUNDS_NS,
+    EVENTS_MAX,
     OTHER_BOUNDS_NS,
     SERIES_MAX,
     LoadtestCollector,
@@ -37,7 +39,9 @@ def snapshot() -> Snapshot:
         workers=2,
         worker_cpu_max=0.5,
         clock_error_ns=20_000,
-        events=1,
+        started_unix_ns=1_000_000_000_000_000_000,
+        ended_unix_ns=1_000_000_030_000_000_000,
+        events=[("the relay was stopped", 1_000_000_010_500_000_000)],
     )
 
 
@@ -53,7 +57,7 @@ def test_the_exposition_parses_and_names_follow_the_conventions() -> None:
     assert len({(sample.name, tuple(sorted(sample.labels.items()))) for sample in samples}) == len(samples)
     for sample in samples:
         assert sample.name.startswith("loadtest_")
-        assert sample.labels.keys() <= {*IDENTITY, "kind", "outcome", "le"}
+        assert sample.labels.keys() <= {*IDENTITY, "kind", "outcome", "event", "le"}
         assert IDENTITY.items() <= sample.labels.items()
 
 
@@ -66,8 +70,19 @@ def test_all_kinds_together_stay_under_the_bound() -> None:
         for metric, basis in (("deliver", "intended"), ("deliver", "sent"), ("ack", ""), ("staleness", "")):
             labels = {"kind": kind} | ({"basis": basis} if basis else {})
             series[series_name(metric, **labels)] = one
-    everything = Snapshot(series=series, kinds=dict.fromkeys(KIND_NAMES, Kind()), running=True, clock_error_ns=1)
-    assert len(scrape(everything)) < SERIES_MAX
+    everything = Snapshot(
+        series=series,
+        kinds=dict.fromkeys(KIND_NAMES, Kind()),
+        running=True,
+        clock_error_ns=1,
+        started_unix_ns=1,
+        ended_unix_ns=2,
+        events=[(f"event {number}", number) for number in range(2 * EVENTS_MAX)],
+    )
+    samples = scrape(everything)
+    assert len(samples) < SERIES_MAX
+    shown = {sample.labels["event"] for sample in samples if "event" in sample.labels}
+    assert shown == {f"event {number}" for number in range(EVENTS_MAX, 2 * EVENTS_MAX)}, "the latest"
 
 
 def test_buckets_count_what_the_histogram_holds() -> None:
@@ -92,6 +107,9 @@ def test_counters_and_gauges_carry_the_snapshot() -> None:
     assert values["loadtest_sent_total", "tip", None] == 120
     assert values["loadtest_negative_samples_total", None, None] == 3
     assert values["loadtest_events_total", None, None] == 1
+    assert values["loadtest_event_time_seconds", None, None] == 1_000_000_010.5
+    assert values["loadtest_start_time_seconds", None, None] == 1_000_000_000
+    assert values["loadtest_end_time_seconds", None, None] == 1_000_000_030
     assert values["loadtest_running", None, None] == 1
     assert values["loadtest_connections", None, None] == 400
     assert values["loadtest_worker_cpu_ratio", None, None] == 0.5
@@ -102,7 +120,8 @@ def test_counters_and_gauges_carry_the_snapshot() -> None:
 def test_before_the_first_sample_there_are_zeros_and_no_invention() -> None:
     samples = scrape(Snapshot(series={}, kinds={}, running=False))
     assert {sample.value for sample in samples} == {0}
-    assert not any(sample.name == "loadtest_clock_error_seconds" for sample in samples)
+    unknown = {"loadtest_clock_error_seconds", "loadtest_start_time_seconds", "loadtest_end_time_seconds"}
+    assert not unknown & {sample.name for sample in samples}
 
 
 @pytest.mark.parametrize("bounds", [DELIVERY_BOUNDS_NS, OTHER_BOUNDS_NS])
@@ -134,20 +153,38 @@ def test_other_addresses_are_refused(text: str) -> None:
         parse_address(text)
 
 
+def fetch(port: int, path: str) -> tuple[bytes, bytes]:
+    with gevent.Timeout(10), socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
+        answer = b""
+        while chunk := client.recv(65_536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    return head, body
+
+
 def test_it_is_served_over_http_from_gevents_loop() -> None:
     server = serve(LoadtestCollector(snapshot, **IDENTITY), "127.0.0.1", 0)
     try:
-        with gevent.Timeout(10), socket.create_connection(("127.0.0.1", server.server_port)) as client:
-            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            answer = b""
-            while chunk := client.recv(65_536):
-                answer += chunk
+        head, body = fetch(server.server_port, "/metrics")
         with pytest.raises(OSError, match="in use"):
             serve(LoadtestCollector(snapshot, **IDENTITY), "127.0.0.1", server.server_port)
     finally:
         server.stop()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 OK")
     assert b"text/plain" in head
     names = {family.name for family in text_string_to_metric_families(body.decode())}
     assert {"loadtest_delivery_seconds", "loadtest_ledger", "loadtest_running"} <= names
+
+
+def test_prometheus_is_told_where_the_relay_is_while_it_runs() -> None:
+    addresses = ["127.0.0.1:9", None]
+    server = serve(LoadtestCollector(snapshot, **IDENTITY), "127.0.0.1", 0, lambda: addresses.pop(0))
+    try:
+        head, running = fetch(server.server_port, "/targets")
+        _, stopped = fetch(server.server_port, "/targets")
+    finally:
+        server.stop()
+    assert b"application/json" in head
+    assert json.loads(running) == [{"targets": ["127.0.0.1:9"], "labels": IDENTITY}]
+    assert json.loads(stopped) == []
