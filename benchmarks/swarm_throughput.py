@@ -27,7 +27,7 @@ from typing import Any, Final  # noqa: E402
 import gevent  # noqa: E402
 import psutil  # noqa: E402
 
-from loadtests.actors import Actor, Due  # noqa: E402
+from loadtests.actors import Due  # noqa: E402
 from loadtests.crowd import Crowd, allow_descriptors  # noqa: E402
 from loadtests.dialects.base import Attach, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402

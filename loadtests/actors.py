@@ -114,7 +114,9 @@ class Actor:
         "_resuming_ns",
         "_retry_ns",
         "_sealers",
+        "_slow",
         "_till",
+        "attached",
         "index",
         "joined",
         "late",
@@ -125,6 +127,8 @@ class Actor:
         self._crowd = crowd
         self._plan = plan
         self.index = plan.participant
+        self.attached = False
+        """It has a connection, and every stream of its plan on it."""
         self.joined = False
         """Everything that the plan attaches it to was attached at least once."""
         self.late = bool(plan.connect_ns)
@@ -149,6 +153,7 @@ class Actor:
         self._resuming_ns = 0
         self._retry_ns = RETRY_NS_MIN
         self._actions = iter(plan.actions())
+        self._slow = plan.read_bytes_per_s is not None
         self._till: Till | None = None
         for attachment in plan.attachments:
             self._prepare(attachment.stream, int(attachment.rights), attachment.peer)
@@ -187,9 +192,8 @@ class Actor:
         crowd = self._crowd
         self._dialect = crowd.dialect()
         self._attached.clear()
-        slow = self._plan.read_bytes_per_s is not None
         self._connection = crowd.swarm.connect(
-            self, crowd.address, receive_buffer_bytes=SLOW_BUFFER_BYTES if slow else None
+            self, crowd.address, receive_buffer_bytes=SLOW_BUFFER_BYTES if self._slow else None
         )
 
     def start(self, start_ns: int) -> None:
@@ -216,6 +220,8 @@ class Actor:
         """Connect again at `at_ns`; what was attached resumes."""
         self._connection = None
         self._attached.clear()
+        self._crowd.attached -= self.attached
+        self.attached = False
         self._generation += 1
         self._crowd.swarm.at(at_ns, partial(self._connect_again, self._generation))
 
@@ -260,11 +266,6 @@ class Actor:
     @property
     def unsent(self) -> int:
         return len(self._backlog)
-
-    @property
-    def attached(self) -> bool:
-        """It has a connection, and every stream of its plan on it."""
-        return self._connection is not None and len(self._attached) == len(self._attaches)
 
     def finish(self) -> None:
         """Settle the accounts of subscriptions that did not end in order, and hang up."""
@@ -319,18 +320,22 @@ class Actor:
         here_ns = now_ns + crowd.shift_ns
         if stamp.clock != crowd.clock:
             here_ns -= crowd.correction_ns(stamp.clock)
-        if not inbound.account.record(seq, stamp, here_ns):
+        # Who reads slowly on purpose is late by its own choice, which says nothing of the relay.
+        if not inbound.account.record(seq, stamp, stamp.sent_ns if self._slow else here_ns):
             return
         crowd.tally.received += 1
         kind = stamp.kind
         latency_ns = here_ns - stamp.intended_ns
-        crowd.deliver_intended[kind](latency_ns)
-        crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
+        if self._slow:
+            crowd.deliver_slow(latency_ns)
+        else:
+            crowd.deliver_intended[kind](latency_ns)
+            crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
         if self._catching:
             self._catch_up(stream, seq, now_ns)
         if kind == _MESSAGE:
             step = inbound.fanout_step
-            if step and not (stamp.counter + stamp.sender) % step:
+            if step and not self._slow and not (stamp.counter + stamp.sender) % step:
                 crowd.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
         elif kind == _TIP and self._till is not None:
             crowd.tally.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
@@ -387,7 +392,7 @@ class Actor:
         here_ns = now_ns + crowd.shift_ns
         if stamp.clock != crowd.clock:
             here_ns -= crowd.correction_ns(stamp.clock)
-        if inbound.account.state(stamp, here_ns):
+        if inbound.account.state(stamp, here_ns) and not self._slow:
             crowd.deliver_intended[stamp.kind](here_ns - stamp.intended_ns)
             crowd.deliver_sent[stamp.kind](here_ns - stamp.sent_ns)
 
@@ -414,11 +419,13 @@ class Actor:
                 self._catching[event.stream] = event.head
             if self._leaving:
                 self._send(self._speaking.unsubscribe(event.stream))
-        if not self.attached:
+        if len(self._attached) < len(self._attaches) or self.attached:
             return
+        self.attached = True
+        crowd.attached += 1
         if not self.joined:
             self.joined = True
-            crowd.entered(self._joining_ns, now_ns)
+            crowd.entered(self.late, self._joining_ns, now_ns)
         for id_, pending in self._pending.items():
             self._send(self._speaking.publish(pending.stream, id_, pending.sealed))
         self._caught_up(now_ns)
@@ -448,7 +455,8 @@ class Actor:
     def _published(self, id_: int, now_ns: int) -> None:
         pending = self._pending.pop(id_, None)
         if pending is not None:
-            self._crowd.acked[pending.kind](now_ns - pending.sent_ns)
+            if not self._slow:
+                self._crowd.acked[pending.kind](now_ns - pending.sent_ns)
             self._crowd.tally.acknowledged[pending.kind] += 1
             if self._backlog:
                 self._flush_backlog()

@@ -138,6 +138,10 @@ class Crowd:
         self.clock = 0
         self._corrections: dict[int, int] = {}
         self.actors: dict[int, Actor] = {}
+        self.attached = 0
+        """Participants that have their connection and all their streams now."""
+        self.joined = self.joined_first = self.expected_first = 0
+        """Participants that were attached once; those of them, and of all, who join before the load begins."""
         self.swarm = Swarm(
             tls=client_context(Path(settings.ca) if settings.ca else None, own=settings.own_certificate)
             if target.tls
@@ -159,6 +163,7 @@ class Crowd:
         kinds = KIND_NAMES
         self.deliver_intended = [series("deliver", kind=kind, basis="intended") for kind in kinds]
         self.deliver_sent = [series("deliver", kind=kind, basis="sent") for kind in kinds]
+        self.deliver_slow = series("deliver_slow")
         self.acked = [series("ack", kind=kind) for kind in kinds]
         self.lags = series("lag")
         self.join_times = series("join")
@@ -210,8 +215,10 @@ class Crowd:
         """Return what to add to a time on `clock` to have it on ours."""
         return self._corrections.get(clock, 0)
 
-    def entered(self, intended_ns: int, now_ns: int) -> None:
+    def entered(self, late: bool, intended_ns: int, now_ns: int) -> None:
         """Someone joined."""
+        self.joined += 1
+        self.joined_first += not late
         self.join_times(now_ns - intended_ns)
         self.joins.done_ns.append(now_ns)
         if self._on_entered is not None:
@@ -234,7 +241,8 @@ class Crowd:
         """Participant `index` joins: now, or later if its plan says so."""
         plan = self.workload.participant(index)
         actor = self.actors[index] = Actor(self, plan)
-        if not plan.connect_ns:
+        self.expected_first += not actor.late
+        if not actor.late:
             actor.enter(monotonic_ns())
         if self.started:
             actor.start(self.start_ns)
@@ -244,19 +252,6 @@ class Crowd:
         actor = self.actors.get(index)
         if actor is not None and not self.over:
             actor.leave()
-
-    @property
-    def joined(self) -> int:
-        return sum(actor.joined for actor in self.actors.values())
-
-    @property
-    def expected_first(self) -> int:
-        """Participants here that join before the load begins."""
-        return sum(not actor.late for actor in self.actors.values())
-
-    @property
-    def joined_first(self) -> int:
-        return sum(actor.joined and not actor.late for actor in self.actors.values())
 
     def go(self, start_ns: int, clock: int) -> None:
         """The load begins at `start_ns` (monotonic); `clock` names this worker's clock in stamps."""
@@ -328,10 +323,11 @@ class Crowd:
         return {
             "participants": len(self.actors),
             "joined": self.joined,
-            "attached": sum(actor.attached for actor in self.actors.values()),
+            "attached": self.attached,
             "expected_first": self.expected_first,
             "joined_first": self.joined_first,
-            "unsent": sum(actor.unsent for actor in self.actors.values()),
+            # A look at everybody takes a while: not during the load.
+            "unsent": 0 if self.sending else sum(actor.unsent for actor in self.actors.values()),
             "cpu": (cpu_ns - cpu_then_ns) / max(now_ns - then_ns, 1),
             "load_cpu": (self._load_to[1] - self._load_from[1]) / max(self._load_to[0] - self._load_from[0], 1),
             "rss_bytes": self._process.memory_info().rss,

@@ -7,7 +7,6 @@ delivery must not cost an event.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from locust import stats as locust_stats
@@ -28,14 +27,12 @@ def install() -> None:
     locust_stats.bucket_response_time = bucket_ms
 
 
-def feed(request_stats: Any, folded: Mapping[str, Histogram]) -> None:
-    """Add what came in the last second to Locust's `RequestStats`."""
-    for name, histogram in folded.items():
-        metric, labels = parse_series_name(name)
-        if metric in _SHOWN and labels.get("basis") != "sent" and histogram.count:
-            entry = request_stats.entries[labels.get("kind", metric), metric]
-            _add(entry, histogram)
-            _add(request_stats.total, histogram)
+def feed(request_stats: Any, name: str, histogram: Histogram) -> None:
+    """Add what came in the last second in a series to Locust's `RequestStats`."""
+    metric, labels = parse_series_name(name)
+    if metric in _SHOWN and labels.get("basis") != "sent" and histogram.count:
+        _add(request_stats.entries[labels.get("kind", metric), metric], histogram)
+        _add(request_stats.total, histogram)
 
 
 def _add(entry: Any, histogram: Histogram) -> None:

@@ -253,7 +253,7 @@ def _attach_worker(environment: Any) -> None:
             ordinal=ordinal,
             workers=len(workers),
             send=runner.send_message,
-            on_fold=lambda folded: locust_stats.feed(environment.stats, folded),
+            on_fold=lambda name, histogram: locust_stats.feed(environment.stats, name, histogram),
         )
         environment.relaymark_worker = worker
         worker.open()

@@ -43,6 +43,7 @@ PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
 METRICS: Final[Mapping[str, str]] = {
     "deliver": "from the sender's stamp to the recipient; basis intended or sent",
+    "deliver_slow": "as deliver, from the intended send, to recipients who read slowly on purpose",
     "ack": "from publishing to the relay's acknowledgement",
     "join": "from connecting to being subscribed",
     "resume": "from connecting again to having caught up",

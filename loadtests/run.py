@@ -6,6 +6,7 @@ way to them. Everything that is started here is stopped here, Ctrl-C included.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import ssl
@@ -38,6 +39,7 @@ from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET,
 from loadtests.settings import Settings, problems_of
 from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
 from loadtests.thresholds import Threshold, ThresholdError, parse
+from loadtests.workload import Workload
 
 REFERENCE: Final = "reference"
 WORKERS_S_MAX: Final = 60.0
@@ -168,6 +170,11 @@ class _Session:
             raise Refused(EXIT_CONFIGURATION, [f"--out: {error}."]) from None
 
     def run(self) -> Result:
+        handler = logging.FileHandler(self.folder / "harness.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.INFO)
+        self._stack.callback(handler.close)
         try:
             address = self._open_target()
             return self._measure(address)
@@ -244,11 +251,17 @@ class _Session:
 
     def _describe(self, address: Address) -> str:
         settings = self._plan.settings
-        rate = "the scenario's own rate" if settings.rate is None else f"{settings.rate:g} messages a second"
+        rate = Workload(
+            settings.scenario,
+            seed=settings.seed,
+            participants=settings.participants,
+            rate=settings.rate,
+            duration_s=settings.duration_s,
+        ).rate
         cores = f"relay on core {min(self._relay_cores)}, " if self._relay_cores else ""
         return (
-            f"{settings.scenario}: {settings.participants} participants, {rate}, {settings.duration_s:g} s, "
-            f"suite {settings.suite}, seed {settings.seed}, {address.url}; {cores}"
+            f"{settings.scenario}: {settings.participants} participants, {rate:.3g} chat messages a second, "
+            f"{settings.duration_s:g} s, suite {settings.suite}, seed {settings.seed}, {address.url}; {cores}"
             f"{self._workers} worker{'s' if self._workers > 1 else ''} on core {', '.join(map(str, self._load_cores))}"
         )
 

@@ -48,9 +48,9 @@ class Worker:
         ordinal: int,
         workers: int,
         send: Callable[[str, dict[str, Any]], None],
-        on_fold: Callable[[Mapping[str, Histogram]], None],
+        on_fold: Callable[[str, Histogram], None],
     ) -> None:
-        """`ordinal`: which of the `workers` this is; `on_fold` gets each second's histograms."""
+        """`ordinal`: which of the `workers` this is; `on_fold` gets each second's histograms, by series."""
         self._settings = settings
         self._workers = workers
         self._send = send
@@ -137,12 +137,17 @@ class Worker:
         # What came in the last second belongs to the second that it came in.
         second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.crowd.started else 0
         folded = recorder.fold(now_ns)
-        self._on_fold(folded)
+        intervals = {}
+        for name, histogram in folded.items():
+            # The swarm has its turn after each, so that nothing that arrives waits for all of this.
+            gevent.sleep(0)
+            intervals[name] = histogram.to_wire()
+            self._on_fold(name, histogram)
         self._send(
             REPORT,
             {
                 "second": second,
-                "intervals": {name: histogram.to_wire() for name, histogram in folded.items()},
+                "intervals": intervals,
                 "fanout": self.crowd.fanout.take(),
                 "clock_id": self._clock_id,
                 "status": self.crowd.status(),

@@ -207,6 +207,7 @@ def _others(result: Result) -> Table:
 
 
 _TITLES: Final = {
+    "deliver_slow": "delivery to slow readers",
     "ack": "acknowledgement",
     "join": "join",
     "resume": "resume",
