@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Timed(Protocol):
-    """What turns on the wheel: `due_slot` is its one valid place."""
+    """What turns on the wheel: `due_slot` is its one valid place; 0: none."""
 
     due_slot: int
 
@@ -32,5 +32,8 @@ class Wheel:
         while self._now_slot < int(now_s):
             self._now_slot += 1
             slot = self._now_slot
-            due += [member for member in self._slots.pop(slot, ()) if member.due_slot == slot]
+            for member in self._slots.pop(slot, ()):
+                if member.due_slot == slot:
+                    member.due_slot = 0  # It may be in this slot more than once.
+                    due.append(member)
         return due

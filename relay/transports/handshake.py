@@ -51,8 +51,8 @@ class Handshake:
         protocol.receive_data(head)
         requests = [event for event in protocol.events_received() if isinstance(event, Request)]
         if not requests:
-            protocol.send_response(protocol.reject(HTTPStatus.BAD_REQUEST, "not a WebSocket handshake\n"))
-            return Answer(b"".join(protocol.data_to_send()), None, b"")
+            # The library has given up by now, and answers nothing.
+            return Answer(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", None, b"")
         if path == "/" or echo:
             response = protocol.accept(requests[0])
         else:
