@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from loadtests.dialects.base import (
     Attach,
     Closed,
+    Delivered,
     Dialect,
     Erased,
     Failed,
@@ -286,7 +287,7 @@ class Actor:
             self._slow_down(len(data), self._plan.read_bytes_per_s, now_ns)
         for event in self._speaking.receive(data):
             if type(event) is tuple:
-                self._delivered(event[0], event[1], event[3], now_ns)
+                self._delivered(event, now_ns)  # type: ignore[arg-type]  # the only event that is a plain tuple
             elif not self._told(event, now_ns):
                 return
 
@@ -307,8 +308,9 @@ class Actor:
 
     # -- what comes ----------------------------------------------------------------------------------
 
-    def _delivered(self, stream: int, seq: int | None, sealed: bytes, now_ns: int) -> None:
+    def _delivered(self, event: Delivered, now_ns: int) -> None:
         crowd = self._crowd
+        stream, seq, _, sealed = event
         inbound = self._inbound[stream]
         began_ns = monotonic_ns()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -109,9 +110,9 @@ def run(
         ca=tls_ca,
         clock_shift_ms=tuple(clock_shift_ms or ()),
     )
-    from loadtests import run as runner
+    from loadtests import plan as plans
 
-    plan = runner.Plan(
+    plan = plans.Plan(
         settings=settings,
         target=target,
         workers=workers,
@@ -128,4 +129,45 @@ def run(
         problems=tuple(problems),
         command=("relaymark", *sys.argv[1:]),
     )
-    return runner.run(plan)
+    try:
+        thresholds = plans.check(plan)
+    except plans.Refused as refused:
+        for problem in refused.problems:
+            sys.stderr.write(f"relaymark run: {problem}\n")
+        return refused.code
+    from loadtests import run as runner
+
+    return runner.run(plan, thresholds)
+
+
+def report(*runs: Path) -> int:
+    """Show the results of runs again.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs, or their result.json.
+    """
+    from rich.console import Console
+
+    from loadtests.report.terminal import render_final
+    from loadtests.results import EXIT_CONFIGURATION, ResultsError, load
+
+    found, problems = [], []
+    for path in runs:
+        try:
+            found.append((path, load(path)))
+        except ResultsError as error:
+            problems.append(f"{error}.")
+    if not runs:
+        problems.append("Name one run at least: a folder below runs/.")
+    if problems:
+        for problem in problems:
+            sys.stderr.write(f"relaymark report: {problem}\n")
+        return EXIT_CONFIGURATION
+    for path, result in found:
+        render_final(result, Console(), path)
+    return 0
+
+
+__all__ = ["report", "run"]

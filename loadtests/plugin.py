@@ -45,15 +45,15 @@ def scenario(name: str) -> type[User]:
     """Return the Locust user class of scenario `name`, and hook it into Locust. A process has one scenario."""
     if not _installed:
         locust_stats.install()
-        events.init_command_line_parser.add_listener(_add_options)
-        events.init.add_listener(lambda environment, **_: _attach(environment, name))
+        events.init_command_line_parser.add_listener(_add_options)  # type: ignore[no-untyped-call]  # Locust's
+        events.init.add_listener(partial(_attach, name))  # type: ignore[no-untyped-call]  # Locust's
     elif _installed != [name]:
         raise RuntimeError(f"one scenario a run: {_installed[0]} is loaded already, {name} cannot be as well")
     _installed[:] = [name]
     return type("Participant", (_Participant,), {"__doc__": f"A participant of {name}.", "abstract": False})
 
 
-class _Participant(User):  # type: ignore[misc]  # locust publishes no types
+class _Participant(User):
     """Enters the crowd of its worker and stays until it is stopped: the swarm does what its plan says."""
 
     abstract = True
@@ -127,7 +127,7 @@ def thresholds_of(options: Namespace) -> list[Threshold]:
 # -- the two sides -----------------------------------------------------------------------------------
 
 
-def _attach(environment: Any, name: str) -> None:
+def _attach(name: str, environment: Any, **_: Any) -> None:
     """Called by Locust when it is set up, before anything runs."""
     options, runner = environment.parsed_options, environment.runner
     # Locust counts --run-time from the first user on; here the load lasts that long from the moment when all have joined.
@@ -192,7 +192,9 @@ class _Master:
         workers = ["local"]
         if isinstance(self._runner, MasterRunner):
             # The dispatcher deals the first user to the first of these, the second to the second, and so on in turn.
-            workers = [node.id for node in self._runner._users_dispatcher._worker_nodes]
+            dispatcher = self._runner._users_dispatcher
+            assert dispatcher is not None
+            workers = [node.id for node in dispatcher._worker_nodes]
         setattr(options, PLAN, {"settings": settings.to_wire(), "workers": workers})
         self.conductor.options = {**self.conductor.options, **_shown(settings, len(workers))}
         self.conductor.start(settings, workers)

@@ -9,39 +9,40 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
 import gevent
+from gevent.event import Event
 from locust import events
 from locust.argument_parser import get_parser
 from locust.env import Environment
 from locust.util.load_locustfile import load_locustfile
-from msgspec import Struct
 from rich.console import Console
 
 import loadtests
 from loadtests import exporter, results
 from loadtests.calibration import calibrate
+from loadtests.conductor import Conductor
 from loadtests.envelope import KIND_NAMES
 from loadtests.gathering import Gathering
+from loadtests.plan import REFERENCE, Plan, Refused
 from loadtests.probe import probe
 from loadtests.recorder import Histogram, series_name
 from loadtests.report.terminal import Live, Progress, render_final
 from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET, Result
-from loadtests.settings import Settings, problems_of
 from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
-from loadtests.thresholds import Threshold, ThresholdError, parse
+from loadtests.thresholds import Threshold
 from loadtests.workload import Workload
 
-REFERENCE: Final = "reference"
 WORKERS_S_MAX: Final = 60.0
 """For the worker processes to start and report."""
 STOP_S_MAX: Final = 10.0
@@ -53,41 +54,13 @@ UI_PORT: Final = 8089
 _SCENARIOS: Final = Path(loadtests.__file__).parent / "scenarios"
 
 
-class Plan(Struct, frozen=True, kw_only=True):
-    """The options of `relaymark run`, as they were given."""
+def run(plan: Plan, thresholds: list[Threshold], on_result: Callable[[Result, Path], None] | None = None) -> int:
+    """Run a plan that `check` has found good, and report; return the exit code.
 
-    settings: Settings
-    target: str = REFERENCE
-    workers: int | None = None
-    tls: bool = False
-    store: str = "memory"
-    transport: str = "pump"
-    thresholds: tuple[str, ...] = ()
-    out: str = "runs"
-    json: bool = False
-    ui: bool = False
-    quiet: bool = False
-    metrics: str | None = None
-    linger_s: float = 0.0
-    command: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    """Found while the options were read, to be reported with all others."""
-
-
-class Refused(Exception):
-    """The run cannot begin: `problems`, one sentence each, and the exit code."""
-
-    def __init__(self, code: int, problems: Sequence[str]) -> None:
-        super().__init__(" ".join(problems))
-        self.code = code
-        self.problems = problems
-
-
-def run(plan: Plan, on_result: Callable[[Result, Path], None] | None = None) -> int:
-    """Run and report; return the exit code. `on_result` gets the result and the folder that it is in."""
+    `on_result` gets the result and the folder that it is in.
+    """
     console = Console(stderr=True, quiet=plan.quiet)
     try:
-        thresholds = _check(plan)
         with ExitStack() as stack:
             session = _Session(plan, thresholds, console, stack)
             result = session.run()
@@ -100,53 +73,6 @@ def run(plan: Plan, on_result: Callable[[Result, Path], None] | None = None) -> 
     return result.exit_code
 
 
-def _check(plan: Plan) -> list[Threshold]:
-    """Return the thresholds. Raises Refused with everything that cannot work."""
-    problems = [*plan.problems, *problems_of(plan.settings)]
-    thresholds = []
-    for text in plan.thresholds:
-        try:
-            thresholds.append(parse(text, kinds=KIND_NAMES[1:]))
-        except ThresholdError as error:
-            problems.append(f"{error}.")
-    if plan.target != REFERENCE:
-        try:
-            parse_url(plan.target)
-        except ValueError as error:
-            problems.append(f"--target: {error} Or leave it out for the reference relay.")
-        for option, value, default in (("--tls", plan.tls, False), ("--store", plan.store, "memory")):
-            if value != default:
-                problems.append(f"{option} is for the relay that is started here; {plan.target} has its own.")
-    if plan.store not in ("memory", "sqlite") and not plan.store.startswith("sqlite:"):
-        problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {plan.store}.")
-    if plan.transport not in ("pump", "trio-websocket", "uvloop"):
-        problems.append(f"--transport must be pump, trio-websocket or uvloop, not {plan.transport}.")
-    if plan.workers is not None and not 1 <= plan.workers <= 256:
-        problems.append(f"--workers must be 1 to 256, not {plan.workers}.")
-    if not 0 <= plan.linger_s < 86_400:
-        problems.append(f"--linger must be 0 or more seconds and less than a day, not {plan.linger_s:g}.")
-    if plan.metrics is not None:
-        try:
-            exporter.parse_address(plan.metrics)
-        except ValueError as error:
-            problems.append(f"--metrics: {error}.")
-    if problem := _cannot_write(Path(plan.out)):
-        problems.append(problem)
-    if problems:
-        raise Refused(EXIT_CONFIGURATION, problems)
-    return thresholds
-
-
-def _cannot_write(out: Path) -> str | None:
-    """Return why no results can be written under `out`, without making anything there."""
-    there = out
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return None
-    return f"--out: results cannot be written to {out}: {there} is {'not writable' if there.is_dir() else 'no folder'}."
-
-
 class _Session:
     """One run, from the start of the relay to the files of the result."""
 
@@ -157,6 +83,7 @@ class _Session:
         self._stack = stack
         self._relay: ReferenceRelay | None = None
         self._children: list[subprocess.Popen[bytes]] = []
+        self._interrupted = Event()
         cores = sorted(os.sched_getaffinity(0))
         self._relay_cores = {cores[0]} if len(cores) > 1 and plan.target == REFERENCE else None
         self._load_cores = cores[1:] if self._relay_cores else cores
@@ -227,7 +154,7 @@ class _Session:
         environment = self._environment(address)
         master = environment.relaymark
         master.quits = master.reports = False
-        conductor = master.conductor
+        conductor: Conductor = master.conductor
         conductor.relay = self._relay
         conductor.target = f"{REFERENCE}@{plan.transport}" if self._relay is not None else address.url
         conductor.thresholds = self._thresholds
@@ -239,11 +166,13 @@ class _Session:
         self._console.print(self._describe(address), soft_wrap=True, highlight=False)
         served = self._serve_metrics(conductor)
         page = self._open_page(environment)
+        self._let_ctrl_c_end(conductor)
         environment.runner.start(plan.settings.participants, spawn_rate=plan.settings.participants)
         self._follow(environment, conductor)
         result = conductor.result
         if result is None:
             raise RuntimeError("the run ended without a result")
+        assert conductor.gathering is not None
         self._report(result, conductor.gathering)
         self._linger(served is not None or page is not None)
         environment.runner.quit()
@@ -285,7 +214,7 @@ class _Session:
         )
         runner = environment.create_master_runner("127.0.0.1", 0)
         options.run_time = settings.duration_s
-        events.init.fire(environment=environment, runner=runner, web_ui=None)
+        events.init.fire(environment=environment, runner=runner, web_ui=None)  # type: ignore[no-untyped-call]  # Locust's
         return environment
 
     def _start_workers(self, environment: Any) -> None:
@@ -327,23 +256,27 @@ class _Session:
 
     # -- while it runs -------------------------------------------------------------------------------
 
-    def _follow(self, environment: Any, conductor: Any) -> None:
-        """Show progress until the run is over; Ctrl-C ends it in order."""
+    def _follow(self, environment: Any, conductor: Conductor) -> None:
+        """Show progress until the run is over."""
         duration_ns = int(self._plan.settings.duration_s * 1e9)
         with Progress(self._console, scenario=self._plan.settings.scenario, duration_ns=duration_ns) as progress:
-            begun = False
-            while not (begun and conductor.done.is_set()):
-                try:
-                    gevent.sleep(REFRESH_S)
-                    begun = begun or not conductor.done.is_set() or conductor.result is not None
-                    if environment.process_exit_code == EXIT_CONFIGURATION:
-                        raise Refused(EXIT_CONFIGURATION, ["The settings were refused: see above."])
-                    if conductor.gathering is not None and not self._plan.quiet:
-                        progress.update(live_of(conductor.gathering, conductor.phase))
-                except KeyboardInterrupt:
-                    conductor.stop(interrupted=True)
+            while not conductor.done.wait(REFRESH_S):
+                if conductor.gathering is not None and not self._plan.quiet:
+                    progress.update(live_of(conductor.gathering, conductor.phase))
+        if environment.process_exit_code == EXIT_CONFIGURATION:
+            raise Refused(EXIT_CONFIGURATION, [f"The settings were refused: see {self.folder / 'harness.log'}."])
 
-    def _serve_metrics(self, conductor: Any) -> Any:
+    def _let_ctrl_c_end(self, conductor: Conductor) -> None:
+        """From now on Ctrl-C ends the run in order: an exception could strike anywhere, in the midst of adding up."""
+
+        def on_interrupt(_number: int, _frame: Any) -> None:
+            self._interrupted.set()
+            conductor.stop(interrupted=True)
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        self._stack.callback(signal.signal, signal.SIGINT, before)
+
+    def _serve_metrics(self, conductor: Conductor) -> Any:
         plan = self._plan
         if plan.metrics is None:
             return None
@@ -384,10 +317,7 @@ class _Session:
     def _linger(self, useful: bool) -> None:
         if self._plan.linger_s and useful:
             self._console.print(f"lingering for {self._plan.linger_s:g} s; Ctrl-C ends it")
-            try:
-                gevent.sleep(self._plan.linger_s)
-            except KeyboardInterrupt:
-                return
+            self._interrupted.wait(self._plan.linger_s)
 
 
 def scenario_file(scenario: str) -> Path:
@@ -442,4 +372,4 @@ def metrics_of(relay: ReferenceRelay | None) -> str | None:
     return None if relay is None or relay.exit_code() is not None else relay.metrics or None
 
 
-__all__ = ["Plan", "Refused", "live_of", "run", "scenario_file", "snapshot_of"]
+__all__ = ["live_of", "run", "scenario_file", "snapshot_of"]

@@ -1,0 +1,101 @@
+"""The options of a run, checked together before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from loadtests import exporter
+from loadtests.envelope import KIND_NAMES
+from loadtests.results import EXIT_CONFIGURATION
+from loadtests.settings import Settings, problems_of
+from loadtests.targets import parse_url
+from loadtests.thresholds import Threshold, ThresholdError, parse
+
+REFERENCE: Final = "reference"
+TRANSPORTS: Final = ("pump", "trio-websocket", "uvloop")
+WORKERS_MAX: Final = 256
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The options of `relaymark run`, as they were given."""
+
+    settings: Settings
+    target: str = REFERENCE
+    workers: int | None = None
+    tls: bool = False
+    store: str = "memory"
+    transport: str = "pump"
+    thresholds: tuple[str, ...] = ()
+    out: str = "runs"
+    json: bool = False
+    ui: bool = False
+    quiet: bool = False
+    metrics: str | None = None
+    linger_s: float = 0.0
+    command: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Found while the options were read, to be reported with all others."""
+
+
+class Refused(Exception):
+    """The run cannot begin: `problems`, one sentence each, and the exit code."""
+
+    def __init__(self, code: int, problems: Sequence[str]) -> None:
+        super().__init__(" ".join(problems))
+        self.code = code
+        self.problems = problems
+
+
+def check(plan: Plan) -> list[Threshold]:
+    """Return the thresholds. Raises Refused with everything that cannot work."""
+    problems = [*plan.problems, *problems_of(plan.settings)]
+    thresholds = []
+    for text in plan.thresholds:
+        try:
+            thresholds.append(parse(text, kinds=KIND_NAMES[1:]))
+        except ThresholdError as error:
+            problems.append(f"{error}.")
+    if plan.target != REFERENCE:
+        try:
+            parse_url(plan.target)
+        except ValueError as error:
+            problems.append(f"--target: {error} Or leave it out for the reference relay.")
+        for option, value, default in (("--tls", plan.tls, False), ("--store", plan.store, "memory")):
+            if value != default:
+                problems.append(f"{option} is for the relay that is started here; {plan.target} has its own.")
+    if plan.store not in ("memory", "sqlite") and not plan.store.startswith("sqlite:"):
+        problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {plan.store}.")
+    if plan.transport not in ("pump", "trio-websocket", "uvloop"):
+        problems.append(f"--transport must be pump, trio-websocket or uvloop, not {plan.transport}.")
+    if plan.workers is not None and not 1 <= plan.workers <= 256:
+        problems.append(f"--workers must be 1 to 256, not {plan.workers}.")
+    if not 0 <= plan.linger_s < 86_400:
+        problems.append(f"--linger must be 0 or more seconds and less than a day, not {plan.linger_s:g}.")
+    if plan.metrics is not None:
+        try:
+            exporter.parse_address(plan.metrics)
+        except ValueError as error:
+            problems.append(f"--metrics: {error}.")
+    if problem := _cannot_write(Path(plan.out)):
+        problems.append(problem)
+    if problems:
+        raise Refused(EXIT_CONFIGURATION, problems)
+    return thresholds
+
+
+def _cannot_write(out: Path) -> str | None:
+    """Return why no results can be written under `out`, without making anything there."""
+    there = out
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    return f"--out: results cannot be written to {out}: {there} is {'not writable' if there.is_dir() else 'no folder'}."
+
+
+__all__ = ["REFERENCE", "Plan", "Refused", "check"]
