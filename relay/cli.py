@@ -23,6 +23,10 @@ app = App(
     version_flags=["--version"],
 )
 
+# Named by strings, and imported when called: the relay does not depend on the load.
+app.command("loadtests.cli:run", name="run")
+app.command("loadtests.cli:report", name="report")
+
 
 @app.command
 def serve(

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from relay import wire
 from relay.capability import Right
 from relay.limits import FANOUT_SLICE_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
 from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
-from relay.store import Record
+from relay.store import Run
+
+PRIVATE_SUBSCRIBERS: Final = 2
+"""Streams with no more live subscribers are served at once, without the queue."""
 
 
 class Counters:
@@ -61,49 +66,106 @@ class Counters:
     slow_closed: int
 
 
-class Window:
-    """The ids that one publisher used last, and the numbers they got (0: not committed yet).
+class Span(msgspec.Struct, gc=False):
+    """Ids that were taken together, and the number of the first; 0: not committed yet."""
 
-    Two generations instead of one queue: at least the last 256 ids are known, and no id costs a deletion.
+    ids: list[int]
+    seq: int
+
+
+class Window:
+    """The ids that one publisher used last, at least PUBLISH_WINDOW of them, and the numbers they got.
+
+    Publishers count their ids up, as a rule, so one comparison with `highest` tells that an id is new. The first one that
+    does not is when the index of all ids held is made; it is kept from then on.
     """
 
-    __slots__ = ("current", "previous", "retries")
+    __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries")
 
     def __init__(self) -> None:
-        self.current: dict[int, int] = {}
-        self.previous: dict[int, int] = {}
-        self.retries: dict[int, Any] = {}
+        self.highest = -1
+        self._spans: deque[Span] = deque()
+        self._ids_held = 0
+        self._by_id: dict[int, Span] | None = None
+        self.retries: dict[int, list[Any]] = {}
 
     def seq_of(self, id_: int) -> int | None:
-        seq = self.current.get(id_)
-        return self.previous.get(id_) if seq is None else seq
+        """Return the number that an id has, 0 if that is not given yet, None if the id is new."""
+        if id_ > self.highest:
+            return None
+        span = self._index().get(id_)
+        if span is None:
+            return None
+        return span.seq + span.ids.index(id_) if span.seq else 0
 
-    def turn_over(self) -> None:
-        """Begin a new generation if this one is full."""
-        if len(self.current) > PUBLISH_WINDOW:
-            self.previous = self.current
-            self.current = {}
+    def is_new(self, ids: list[int]) -> bool:
+        """Whether none of `ids` is known, nor there twice."""
+        if len(ids) == 1:
+            return ids[0] > self.highest or ids[0] not in self._index()
+        return len(set(ids)) == len(ids) and (min(ids) > self.highest or self._index().keys().isdisjoint(ids))
 
-    def forget(self, id_: int) -> None:
-        self.current.pop(id_, None)
-        self.previous.pop(id_, None)
+    def _index(self) -> dict[int, Span]:
+        if self._by_id is None:
+            self._by_id = {id_: span for span in self._spans for id_ in span.ids}
+        return self._by_id
+
+    def remember(self, ids: list[int], seq: int) -> Span:
+        """Take new ids; the span returned gets its number when the store has them."""
+        span = Span(ids, seq)
+        self._spans.append(span)
+        highest = ids[-1] if len(ids) == 1 else max(ids)
+        if highest > self.highest:
+            self.highest = highest
+        if self._by_id is not None:
+            self._by_id.update(dict.fromkeys(ids, span))
+        self._ids_held += len(ids)
+        while self._ids_held - len(self._spans[0].ids) >= PUBLISH_WINDOW:
+            self._forget(self._spans.popleft())
+        return span
+
+    def _forget(self, span: Span) -> None:
+        self._ids_held -= len(span.ids)
+        if self._by_id is not None:
+            for id_ in span.ids:
+                del self._by_id[id_]
+
+    def take_back(self, span: Span) -> None:
+        """Forget what the store refused."""
+        self._spans.remove(span)
+        self._forget(span)
+
+
+NO_WINDOW: Final = Window()
+"""Of those who may not publish."""
 
 
 class Attachment:
     """A client on a stream. `cursor` None: live; otherwise it is replayed from there."""
 
-    __slots__ = ("client", "cursor", "gone", "handle", "reading", "stream", "use", "window")
+    __slots__ = ("client", "cursor", "gone", "handle", "may_publish", "reading", "stream", "use", "window")
 
     def __init__(self, stream: Stream, client: Any, use: int, handle: bytes) -> None:
         self.stream = stream
         self.client = client
         self.use = use
         self.handle = handle
-        # Only who may publish has a window.
-        self.window = stream.window(handle) if use & Right.PUBLISH else None
+        self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
+        self.window = stream.window(handle) if self.may_publish else NO_WINDOW
         self.cursor: int | None = None
         self.reading = False
         self.gone = False
+
+
+class Group(msgspec.Struct, gc=False):
+    """Durable records that one publisher sent in one read, all of `size` bytes, with one commitment or none.
+
+    `span` is set when they are taken for the store.
+    """
+
+    attachment: Attachment
+    size: int
+    records: list[wire.Publish]
+    span: Span | None = None
 
 
 class Stream:
@@ -146,7 +208,7 @@ class Stream:
         self.idle_since_ns = 0
         self.quorum = 0
         self.erasing = False
-        self.fresh: list[Any] = []
+        self.fresh: list[Group] = []
         self.live: dict[Outbox, Attachment] = {}
         self.catching: set[Attachment] = set()
         self.queued = False
@@ -165,7 +227,7 @@ class Stream:
         self.first = 1
         self.trimmed = 0
         self.acks = {}
-        self.outgoing: list[bytes] = []
+        self.outgoing: list[Run] = []
         self.outgoing_bytes = 0
         self.states: dict[Hashable, bytes] = {}
         self._windows: dict[bytes, Window] = {}
@@ -200,14 +262,26 @@ class FanOut:
             box.dirty = True
             self.dirty.append(box)
 
-    def add_records(self, stream: Stream, records: list[Record]) -> None:
+    def add_run(self, stream: Stream, run: Run) -> None:
         """Take committed records, the next of their stream."""
-        frames = [record.frame for record in records]
-        stream.outgoing += frames
-        stream.outgoing_bytes += sum(map(len, frames))
         if not stream.queued:
+            live = stream.live
+            if len(live) <= PRIVATE_SUBSCRIBERS:
+                # Between a few, there is nothing to cut into slices.
+                count = len(run.ids)
+                stream.served += count
+                chunk = Chunk(run.data, DURABLE, stream, run.first, stream.served)
+                self.counters.deliveries += count * len(live)
+                for box in live:
+                    box.pending.append(chunk)
+                    if not box.dirty:
+                        box.dirty = True
+                        self.dirty.append(box)
+                return
             stream.queued = True
             self.queue.append(stream)
+        stream.outgoing.append(run)
+        stream.outgoing_bytes += len(run.data)
 
     def add_state(self, stream: Stream, key: Hashable, frame: bytes) -> None:
         """Take a state; an older one under this key that has not left yet gives way."""
@@ -267,10 +341,10 @@ class FanOut:
                 stream.outgoing = []
                 stream.outgoing_bytes = 0
             first = stream.served + 1
-            stream.served += len(outgoing)
-            data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+            stream.served = outgoing[-1].last
+            data = outgoing[0].data if len(outgoing) == 1 else b"".join([run.data for run in outgoing])
             chunks.append(Chunk(data, DURABLE, stream, first, stream.served))
-            self.counters.deliveries += len(outgoing) * len(targets)
+            self.counters.deliveries += (stream.served + 1 - first) * len(targets)
         if stream.states:
             chunks += [Chunk(frame, EPHEMERAL, stream, key=key) for key, frame in stream.states.items()]
             self.counters.deliveries += len(stream.states) * len(targets)
@@ -281,11 +355,11 @@ class FanOut:
         stream.position = 0
         return targets
 
-    def _first_of(self, stream: Stream) -> list[bytes]:
-        """Take about REPLAY_BYTES from the records that wait."""
+    def _first_of(self, stream: Stream) -> list[Run]:
+        """Take about REPLAY_BYTES from the runs that wait."""
         size = count = 0
-        for frame in stream.outgoing:
-            size += len(frame)
+        for run in stream.outgoing:
+            size += len(run.data)
             count += 1
             if size >= REPLAY_BYTES:
                 break

@@ -23,17 +23,26 @@ from relay import framing, wire
 from relay.buckets import Buckets
 from relay.capability import Capability, Right, Verifier, franking_tag, handle_of
 from relay.errors import Code, Refused
-from relay.fanout import Attachment, Counters, FanOut, Stream, Window
-from relay.limits import ACK_QUORUM_MAX, COMMIT_BATCH_BYTES_MAX, EXPORT_BYTES_MAX, PUBLISH_WINDOW, REPLAY_BYTES
+from relay.fanout import Attachment, Counters, FanOut, Group, Stream, Window
+from relay.limits import (
+    ACK_QUORUM_MAX,
+    COMMIT_BATCH_BYTES_MAX,
+    EXPORT_BYTES_MAX,
+    OUTGOING_BYTES_MAX,
+    PUBLISH_WINDOW,
+    REPLAY_BYTES,
+)
 from relay.outbox import DURABLE, ORDERED, Chunk, Outbox, frame_of
-from relay.store import Batch, Record, Store, StreamState
+from relay.store import Batch, Record, Run, Store, StreamState
 
 Done: TypeAlias = Callable[[Any, Exception | None], None]
 Submit: TypeAlias = Callable[[Callable[[], Any], Done], None]
-Work: TypeAlias = list[tuple[Stream, list[Any], list[Record]]]
+Work: TypeAlias = list[tuple[Stream, list[Group], Run]]
 
 REPLAYS_PER_TURN = 16
 """Reads that one turn begins: a reconnect storm is served beside the traffic, not before it."""
+GROUPS_PER_RUN_MAX = 64
+"""A group comes from one read, so a run stays below some 4 MiB, and as a rule far below."""
 
 
 class Client(Protocol):
@@ -135,7 +144,7 @@ class Hub:
             return
         stream = Stream(key, state.number, state.epoch, state.head, state.first, dict(state.acks))
         for handle, id_, seq in state.recent:
-            stream.window(handle).current[id_] = seq
+            stream.window(handle).remember([id_], seq)
         self.streams[key] = self._numbers[state.number] = stream
         for client, capability, request in waiting:
             if not client.ended:
@@ -189,26 +198,20 @@ class Hub:
 
     def publish(self, attachment: Attachment, record: wire.Publish) -> None:
         """Take a durable record that was checked. PUBLISHED follows once the store has it. Raises Refused."""
-        stream = attachment.stream
-        window = attachment.window
-        assert window is not None
-        id_ = record.id
-        seq = window.seq_of(id_)
-        if seq is not None:
-            if seq:
-                self._acknowledge(attachment.client, id_, seq)
-            else:  # Its first sending is still on the way to the store: the answer goes to who asked last.
-                window.retries[id_] = attachment.client
-            return
         if self.waiting_bytes > COMMIT_BATCH_BYTES_MAX:
             raise Refused(Code.STORE)
-        window.current[id_] = 0
         attachment.client.unacked += 1
-        fresh = stream.fresh
-        if not fresh:
-            self.dirty.append(stream)
-        fresh.append((attachment, record))
         self.waiting_bytes += len(record.sealed)
+        self.gather(attachment, record)
+
+    def gather(self, attachment: Attachment, record: wire.Publish) -> list[wire.Publish]:
+        """Begin a group of records with its first; the next untagged ones of this publisher and size may follow it."""
+        stream = attachment.stream
+        if not stream.fresh:
+            self.dirty.append(stream)
+        records = [record]
+        stream.fresh.append(Group(attachment, len(record.sealed), records))
+        return records
 
     def publish_state(self, attachment: Attachment, slot: int, sealed: bytes) -> None:
         """Take an ephemeral record: the newest state of (handle, slot) replaces one that has not left yet."""
@@ -219,6 +222,7 @@ class Hub:
         self.counters.published_ephemeral += 1
 
     def _acknowledge(self, client: Client, id_: int, seq: int) -> None:
+        client.unacked -= 1
         box = client.box
         box.acks += (id_, seq)
         if not box.dirty:
@@ -226,7 +230,7 @@ class Hub:
             self.fanout.dirty.append(box)
 
     def commit(self) -> None:
-        """Number and frame everything fresh, and hand it to the store as one batch."""
+        """Number and frame what is fresh, and hand it to the store as one batch."""
         if self._committing:
             return
         dirty, self.dirty = self.dirty, []
@@ -234,58 +238,106 @@ class Hub:
         trims, self._trims = self._trims, []
         self.waiting_bytes = 0
         work: Work = []
-        batch: list[tuple[int, list[Record]]] = []
-        # The framing of untagged records differs between streams in nothing but number and size.
-        suffixes: dict[int, tuple[bytes, bytes]] = {}
+        runs: list[tuple[int, Run]] = []
+        # What frames of one size have in common, whatever their stream.
+        shared: dict[int, tuple[bytes, bytes, int]] = {}
         for stream in dirty:
-            if stream.erasing:
+            # A stream that fans out slower than it is written to is not acknowledged for a while: its publishers'
+            # windows fill, and they wait.
+            if stream.erasing or stream.outgoing_bytes > OUTGOING_BYTES_MAX:
                 self.dirty.append(stream)
                 continue
-            fresh, stream.fresh = stream.fresh, []
-            records = self._number(stream, fresh, suffixes)
-            batch.append((stream.number, records))
-            work.append((stream, fresh, records))
+            groups = self._take(stream)
+            if stream.fresh:
+                self.dirty.append(stream)
+            if groups:
+                run = self._number(stream, groups, shared)
+                runs.append((stream.number, run))
+                work.append((stream, groups, run))
         if not (work or acks or trims):
             return
         self._committing = True
         self._write(
-            partial(self.store.commit, Batch(records=batch, acks=acks, trims=trims)),
+            partial(self.store.commit, Batch(runs=runs, acks=acks, trims=trims)),
             partial(self._committed, work, self.now_ns),
         )
 
-    def _number(self, stream: Stream, fresh: list[Any], suffixes: dict[int, tuple[bytes, bytes]]) -> list[Record]:
+    def _take(self, stream: Stream) -> list[Group]:
+        """Return the groups that become the stream's next run; what repeats an id has its answer and is left out."""
+        groups = stream.fresh
+        stream.fresh = []
+        if len(groups) > GROUPS_PER_RUN_MAX:
+            groups, stream.fresh = groups[:GROUPS_PER_RUN_MAX], groups[GROUPS_PER_RUN_MAX:]
+        taken = []
+        for group in groups:
+            window = group.attachment.window
+            ids = [record.id for record in group.records]
+            if not window.is_new(ids):
+                ids = self._answer_repeated(group, window)
+            if ids:
+                group.span = window.remember(ids, 0)
+                taken.append(group)
+        return taken
+
+    def _answer_repeated(self, group: Group, window: Window) -> list[int]:
+        """Answer the records whose ids are known, and leave them out; return the ids of the others."""
+        client = group.attachment.client
+        fresh: dict[int, wire.Publish] = {}
+        for record in group.records:
+            id_ = record.id
+            seq = window.seq_of(id_)
+            if seq:
+                self._acknowledge(client, id_, seq)
+            elif seq is None and id_ not in fresh:
+                fresh[id_] = record
+            else:  # Its first sending is still on the way to the store: the answer comes with that one's.
+                window.retries.setdefault(id_, []).append(client)
+        group.records = list(fresh.values())
+        return list(fresh)
+
+    def _number(self, stream: Stream, groups: list[Group], shared: dict[int, tuple[bytes, bytes, int]]) -> Run:
         now_ns = self.now_ns
-        seq = stream.head
-        prefix = stream.prefix
-        records = []
-        for attachment, record in fresh:
-            seq += 1
-            sealed = record.sealed
-            size = len(sealed)
-            commitment = record.commitment
-            if commitment is None:
-                cached = suffixes.get(size)
-                if cached is None:
-                    suffix = wire.message_suffix(now_ns, None, size)
-                    header = framing.header(framing.BINARY, len(prefix) + 8 + len(suffix) + size)
-                    suffixes[size] = header, suffix
-                else:
-                    header, suffix = cached
+        first = seq = stream.head + 1
+        handles: list[bytes] = []
+        ids: list[int] = []
+        sizes: list[int] = []
+        parts: list[bytes] = []
+        for group in groups:
+            size = group.size
+            records = group.records
+            handle = group.attachment.handle
+            if records[0].commitment is not None:
+                header, suffix, frame_bytes = self._tagged(stream, seq, handle, records[0])
+            elif size in shared:
+                header, suffix, frame_bytes = shared[size]
             else:
-                tag = franking_tag(
-                    self.store.secret,
-                    commitment=commitment,
-                    stream=stream.key,
-                    seq=seq,
-                    at_ns=now_ns,
-                    handle=attachment.handle,
-                )
-                suffix = wire.message_suffix(now_ns, tag, size)
-                header = framing.header(framing.BINARY, len(prefix) + 8 + len(suffix) + size)
-            frame = b"".join((header, prefix, seq.to_bytes(8, "big"), suffix, sealed))
-            records.append(Record(seq, now_ns, attachment.handle, record.id, frame))
-        stream.head = seq
-        return records
+                header, suffix, frame_bytes = shared[size] = _shared_parts(now_ns, None, size)
+            lead = header + stream.prefix
+            for record in records:
+                parts += (lead, seq.to_bytes(8, "big"), suffix, record.sealed)
+                seq += 1
+            if len(records) == 1:
+                handles.append(handle)
+                sizes.append(frame_bytes)
+            else:
+                handles += [handle] * len(records)
+                sizes += [frame_bytes] * len(records)
+            assert group.span is not None
+            ids += group.span.ids
+        stream.head = seq - 1
+        return Run(first, now_ns, handles, ids, sizes, b"".join(parts))
+
+    def _tagged(self, stream: Stream, seq: int, handle: bytes, record: wire.Publish) -> tuple[bytes, bytes, int]:
+        assert record.commitment is not None
+        tag = franking_tag(
+            self.store.secret,
+            commitment=record.commitment,
+            stream=stream.key,
+            seq=seq,
+            at_ns=self.now_ns,
+            handle=handle,
+        )
+        return _shared_parts(self.now_ns, tag, len(record.sealed))
 
     def _committed(
         self, work: Work, taken_ns: int, forgotten: list[tuple[int, int]] | None, error: Exception | None
@@ -296,47 +348,61 @@ class Hub:
             self._commit_failed(work)
             return
         dirty = self.fanout.dirty
-        count = 0
-        for stream, fresh, records in work:
-            count += len(records)
-            seq = records[0].seq
-            former = fresh[0][0].window
-            for attachment, record in fresh:
-                id_ = record.id
-                window = attachment.window
-                if window is not former:
-                    former.turn_over()
-                    former = window
-                window.current[id_] = seq
-                client = attachment.client
-                client.unacked -= 1
-                if window.retries:
-                    client = window.retries.pop(id_, client)
+        add_run = self.fanout.add_run
+        published = 0
+        for stream, groups, run in work:
+            seq = run.first
+            for group in groups:
+                span = group.span
+                assert span is not None
+                span.seq = seq
+                ids = span.ids
+                count = len(ids)
+                client = group.attachment.client
+                client.unacked -= count
                 box = client.box
-                box.acks += (id_, seq)
-                seq += 1
+                if count == 1:
+                    box.acks += (ids[0], seq)
+                else:
+                    acks = ids + ids
+                    acks[::2] = ids
+                    acks[1::2] = range(seq, seq + count)
+                    box.acks += acks
                 if not box.dirty:
                     box.dirty = True
                     dirty.append(box)
-            window.turn_over()
-            self.fanout.add_records(stream, records)
-        self.counters.published_durable += count
+                window = group.attachment.window
+                if window.retries:
+                    self._answer_retries(window)
+                seq += count
+            published += seq - run.first
+            add_run(stream, run)
+        self.counters.published_durable += published
         for number, first in forgotten or ():
             if number in self._numbers:
                 self._numbers[number].first = first
 
+    def _answer_retries(self, window: Window) -> None:
+        for id_, clients in list(window.retries.items()):
+            seq = window.seq_of(id_)
+            if seq:
+                del window.retries[id_]
+                for client in clients:
+                    self._acknowledge(client, id_, seq)
+
     def _commit_failed(self, work: Work) -> None:
         """Refuse the whole batch. Its numbers were seen by nobody, so they are given again."""
         self.counters.commit_failures += 1
-        for stream, fresh, records in work:
-            stream.head = records[0].seq - 1
-            for attachment, record in fresh:
-                id_ = record.id
-                client = attachment.client
-                client.unacked -= 1
-                attachment.window.forget(id_)
-                client = attachment.window.retries.pop(id_, client)
-                client.refuse(Code.STORE, 4, id_)
+        for stream, groups, run in work:
+            stream.head = run.first - 1
+            for group in groups:
+                window = group.attachment.window
+                assert group.span is not None
+                window.take_back(group.span)
+                for id_ in group.span.ids:
+                    for client in (group.attachment.client, *window.retries.pop(id_, ())):
+                        client.unacked -= 1
+                        client.refuse(Code.STORE, 4, id_)
 
     # -- replay --------------------------------------------------------------------------------------
 
@@ -500,6 +566,14 @@ class Hub:
         for number, first in forgotten or ():
             if number in self._numbers:
                 self._numbers[number].first = first
+
+
+def _shared_parts(now_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, int]:
+    """Return (frame header, what stands between number and payload, frame length) for payloads of `size` bytes."""
+    suffix = wire.message_suffix(now_ns, tag, size)
+    message_bytes = wire.MESSAGE_PREFIX_BYTES + 8 + len(suffix) + size
+    header = framing.header(framing.BINARY, message_bytes)
+    return header, suffix, len(header) + message_bytes
 
 
 def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:

@@ -74,6 +74,9 @@ EXPIRY_SWEEP_S: Final = 60.0
 FANOUT_SLICE_SENDS: Final = 32
 """Sends before the pump looks at its sockets again: at some 7 us a send, a private chat beside a room of
 thousands waits for about 0.2 ms, not for the room."""
+OUTGOING_BYTES_MAX: Final = 262_144
+"""Committed records of a stream that wait for its fan-out. Above this the stream commits no more, so its publishers are
+not acknowledged and their windows make them wait."""
 
 # -- a stream ----------------------------------------------------------------------------------------
 STREAM_NUMBER_MAX: Final = 2**32 - 1

@@ -15,8 +15,11 @@ A connection that is closed for being slow is a decision of the session; here on
 from __future__ import annotations
 
 from collections import deque
+from struct import Struct as Layout
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
 
 from relay import framing, wire
 from relay.limits import (
@@ -32,23 +35,18 @@ ORDERED: Final = 3
 """Not a record, but kept in the order of the records: SUBSCRIBED, ERASED, UNSUBSCRIBED. Never dropped."""
 
 
-class Chunk:
+class Chunk(msgspec.Struct, gc=False):
     """Frames for one or many connections: the records `first` to `last` of a stream, or one state.
 
     One object serves all subscribers of a stream. Control frames are pushed as plain bytes.
     """
 
-    __slots__ = ("data", "first", "key", "lane", "last", "stream")
-
-    def __init__(
-        self, data: bytes, lane: int, stream: object, first: int = 0, last: int = 0, key: object = None
-    ) -> None:
-        self.data = data
-        self.lane = lane
-        self.stream = stream
-        self.first = first
-        self.last = last
-        self.key = key
+    data: bytes
+    lane: int
+    stream: Any
+    first: int = 0
+    last: int = 0
+    key: Any = None
 
 
 Item: TypeAlias = Chunk | bytes | memoryview
@@ -273,10 +271,15 @@ def frame_of(record: wire.RelayRecord) -> bytes:
     return framing.encode(framing.BINARY, wire.encode(record))
 
 
+# Most often there is one: frame, record and array in one go.
+_published_one: Final = Layout(">BBBBBBQBQ").pack
+
+
 def published_frame(acks: list[int]) -> bytes:
     """Return the frame of PUBLISHED."""
-    payload = wire.encode(wire.Published(acks))
-    return framing.header(framing.BINARY, len(payload)) + payload
+    if len(acks) == 2:
+        return _published_one(0x82, 21, 0x92, 18, 0x92, 0xCF, acks[0], 0xCF, acks[1])
+    return framing.encode(framing.BINARY, wire.encode(wire.Published(acks)))
 
 
 __all__ = ["DURABLE", "EPHEMERAL", "ORDERED", "Chunk", "Outbox", "frame_of", "published_frame"]

@@ -246,49 +246,53 @@ class Session(Peer):
         """
         decode = wire.decode_one_client
         publish_class = wire.Publish
-        attachments = self.attachments
         hub = self.hub
         suites = hub.suites
         budget = 0
         if self.state == State.OPEN and hub.waiting_bytes < COMMIT_BATCH_BYTES_MAX:
-            budget = min(PUBLISH_WINDOW - self.unacked, int(self._durable))
-        taken = taken_bytes = 0
+            budget = PUBLISH_WINDOW - self.unacked
+            if self._durable < budget:
+                budget = int(self._durable)
+        taken = taken_bytes = counted = 0
+        number = size = -1
+        group: list[wire.Publish] = []
         for message in messages:
-            if message.__class__ is not bytes:
-                self._receive_other(message)
-                continue
-            try:
-                record = decode(message)
-            except msgspec.DecodeError:
-                self._settle(taken, taken_bytes)
-                taken = taken_bytes = budget = 0
-                self._receive_many(message)
-                continue
-            if record.__class__ is publish_class and taken < budget and not record.class_:
-                attachment = attachments.get(record.number)
-                sealed = record.sealed
+            if message.__class__ is bytes:
+                try:
+                    record = decode(message)
+                except msgspec.DecodeError:
+                    record = None
                 if (
-                    attachment is not None
-                    and (window := attachment.window) is not None
-                    and len(sealed) in SEALED_SIZES
+                    record.__class__ is publish_class
+                    and taken < budget
+                    and not record.class_
+                    and record.commitment is None
+                    and (sealed := record.sealed)
                     and sealed[0] == SEALED_VERSION
                     and suites[sealed[1]]
-                    and (id_ := record.id) not in window.current
-                    and id_ not in window.previous
                 ):
-                    window.current[id_] = 0
-                    fresh = attachment.stream.fresh
-                    if not fresh:
-                        hub.dirty.append(attachment.stream)
-                    fresh.append((attachment, record))
-                    taken += 1
-                    taken_bytes += len(sealed)
-                    continue
-            self._settle(taken, taken_bytes)
-            taken = taken_bytes = budget = 0
-            if self.state < State.CLOSING:
-                self._receive_record(record)
-        self._settle(taken, taken_bytes)
+                    if record.number == number and len(sealed) == size:
+                        group.append(record)
+                        taken += 1
+                        continue
+                    attachment = self.attachments.get(record.number)
+                    if attachment is not None and attachment.may_publish and len(sealed) in SEALED_SIZES:
+                        taken_bytes += (taken - counted) * size
+                        counted = taken
+                        number = record.number
+                        size = len(sealed)
+                        group = hub.gather(attachment, record)
+                        taken += 1
+                        continue
+            if taken:
+                self._settle(taken, taken_bytes + (taken - counted) * size)
+            taken = taken_bytes = counted = budget = 0
+            if message.__class__ is not bytes:
+                self._receive_other(message)
+            elif self.state < State.CLOSING:
+                self._receive_slowly(message)
+        if taken:
+            self._settle(taken, taken_bytes + (taken - counted) * size)
 
     def _settle(self, taken: int, taken_bytes: int) -> None:
         """Account for records that went the hot path."""
@@ -300,7 +304,7 @@ class Session(Peer):
         """Take a message: one or more records."""
         self.receive_messages([message])
 
-    def _receive_many(self, message: bytes) -> None:
+    def _receive_slowly(self, message: bytes) -> None:
         try:
             records = wire.decode_client(message)
         except ProtocolError as error:
@@ -373,7 +377,7 @@ class Session(Peer):
         attachment = self.attachments.get(record.number)
         if attachment is None:
             raise Refused(Code.NOT_SUBSCRIBED)
-        if attachment.window is None:
+        if not attachment.may_publish:
             raise Refused(Code.RIGHT)
         sealed = record.sealed
         if len(sealed) not in SEALED_SIZES:

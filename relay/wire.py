@@ -356,6 +356,9 @@ _PREFIX: Final = Layout(">BBBIB").pack
 _SUFFIX: Final = Layout(">BQ").pack
 
 
+MESSAGE_PREFIX_BYTES: Final = 8
+
+
 def message_prefix(number: int) -> bytes:
     """Return what stands before the eight bytes of the sequence number."""
     return _PREFIX(0x96, 19, 0xCE, number, 0xCF)

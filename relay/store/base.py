@@ -34,6 +34,60 @@ class Record(msgspec.Struct, gc=False):
     frame: bytes
 
 
+class Run(msgspec.Struct, gc=False):
+    """Consecutive records that one turn adds to one stream, in columns: `first` and on, one item a record.
+
+    `data` are all frames, one after the other, and `sizes` their lengths: what is stored is what is sent.
+    """
+
+    first: int
+    at_ns: int
+    handles: list[bytes]
+    ids: list[int]
+    sizes: list[int]
+    data: bytes
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.ids) - 1
+
+    def records(self, after: int = 0) -> list[Record]:
+        """Return the records behind sequence number `after`."""
+        found = []
+        start = 0
+        seq = self.first
+        for handle, id_, size in zip(self.handles, self.ids, self.sizes, strict=True):
+            if seq > after:
+                found.append(Record(seq, self.at_ns, handle, id_, self.data[start : start + size]))
+            start += size
+            seq += 1
+        return found
+
+    def behind(self, after: int) -> Run:
+        """Return the run without the records up to `after`."""
+        count = after + 1 - self.first
+        return Run(
+            after + 1,
+            self.at_ns,
+            self.handles[count:],
+            self.ids[count:],
+            self.sizes[count:],
+            self.data[sum(self.sizes[:count]) :],
+        )
+
+
+def run_of(records: list[Record]) -> Run:
+    """Return consecutive records as a run; they share the time of the last."""
+    return Run(
+        records[0].seq,
+        records[-1].at_ns,
+        [record.handle for record in records],
+        [record.id for record in records],
+        [len(record.frame) for record in records],
+        b"".join([record.frame for record in records]),
+    )
+
+
 class StreamState(msgspec.Struct):
     """What `open` tells of a stream."""
 
@@ -51,7 +105,7 @@ class StreamState(msgspec.Struct):
 class Batch(msgspec.Struct):
     """What one commit makes durable, all of it or nothing."""
 
-    records: list[tuple[int, list[Record]]] = msgspec.field(default_factory=list)
+    runs: list[tuple[int, Run]] = msgspec.field(default_factory=list)
     """(stream number, at least one record, numbered on from the stream's head); a stream comes once."""
     acks: list[tuple[int, bytes, int]] = msgspec.field(default_factory=list)
     """(number, handle, upto). A lower `upto` than the known one changes nothing."""
@@ -123,20 +177,17 @@ class Store(Protocol):
 
 
 class _Stream:
-    __slots__ = ("acks", "aged", "epoch", "frame_bytes", "head", "number", "records")
+    __slots__ = ("acks", "aged", "epoch", "first", "frame_bytes", "head", "number", "runs")
 
     def __init__(self, number: int, epoch: int) -> None:
         self.number = number
         self.epoch = epoch
         self.head = 0
-        self.records: deque[Record] = deque()
+        self.first = 1
+        self.runs: deque[Run] = deque()
         self.frame_bytes = 0
         self.acks: dict[bytes, int] = {}
         self.aged = False  # has an entry in the store's `_ages`
-
-    @property
-    def first(self) -> int:
-        return self.head + 1 - len(self.records)
 
 
 class MemoryStore:
@@ -174,8 +225,12 @@ class MemoryStore:
             if number > STREAM_NUMBER_MAX:
                 raise StoreUnavailable("no stream numbers are left")
             stream = self._by_key[key] = self._by_number[number] = _Stream(number, new_epoch)
-        recent = [(record.handle, record.id, record.seq) for record in islice(reversed(stream.records), recent_max)]
-        recent.reverse()
+        recent: list[tuple[bytes, int, int]] = []
+        for run in reversed(stream.runs):
+            if len(recent) >= recent_max:
+                break
+            recent[:0] = zip(run.handles, run.ids, range(run.first, run.last + 1), strict=True)
+        del recent[: max(len(recent) - recent_max, 0)]
         return StreamState(stream.number, stream.epoch, stream.head, stream.first, recent, dict(stream.acks))
 
     def commit(self, batch: Batch) -> list[tuple[int, int]]:
@@ -183,54 +238,43 @@ class MemoryStore:
         by_number = self._by_number
         used = self._used
         stream_bytes_max = self._stream_bytes_max
-        total_added = count_added = count_dropped = 0
-        for number, records in batch.records:
+        for number, run in batch.runs:
             stream = by_number[number]
-            assert records[0].seq == stream.head + 1
-            stream.head = records[-1].seq
-            held = stream.records
-            if not held:
+            assert run.first == stream.head + 1
+            count = len(run.ids)
+            added = len(run.data)
+            stream.head += count
+            if stream.runs:
+                used.move_to_end(number)
+            else:
                 used[number] = None
                 if not stream.aged:
                     stream.aged = True
-                    heappush(self._ages, (records[0].at_ns, number))
-            else:
-                used.move_to_end(number)
-            held.extend(records)
-            added = 0
-            for record in records:
-                added += len(record.frame)
-            total_added += added
-            count_added += len(records)
-            frame_bytes = stream.frame_bytes + added
-            if frame_bytes > stream_bytes_max:
-                while frame_bytes > stream_bytes_max:
-                    dropped = len(held.popleft().frame)
-                    frame_bytes -= dropped
-                    total_added -= dropped
-                    count_dropped += 1
-                forgotten[number] = stream.head + 1 - len(held)
-                if not held:
-                    del used[number]
-            stream.frame_bytes = frame_bytes
-        self._frame_bytes += total_added
-        self._records += count_added - count_dropped
-        self._trimmed += count_dropped
+                    heappush(self._ages, (run.at_ns, number))
+            stream.runs.append(run)
+            stream.frame_bytes += added
+            self._frame_bytes += added
+            self._records += count
+            if stream.frame_bytes > stream_bytes_max:
+                while stream.frame_bytes > stream_bytes_max:
+                    self._forget_some(stream)
+                forgotten[number] = stream.first
         for number, handle, upto in batch.acks:
             acks = by_number[number].acks
             if upto > acks.get(handle, -1):
                 acks[handle] = upto
         for number, upto in batch.trims:
             stream = by_number[number]
-            if stream.records and stream.records[0].seq <= upto:
-                while stream.records and stream.records[0].seq <= upto:
-                    self._forget_oldest(stream)
+            upto = min(upto, stream.head)
+            if stream.first <= upto:
+                while stream.first <= upto:
+                    self._forget_some(stream, upto)
                 forgotten[number] = stream.first
         while self._frame_bytes > self._total_bytes_max:
             # Last used is what this batch brought, so it goes last.
             stream = by_number[next(iter(used))]
-            while stream.records and self._frame_bytes > self._total_bytes_max:
-                self._forget_oldest(stream)
+            while stream.runs and self._frame_bytes > self._total_bytes_max:
+                self._forget_some(stream)
             forgotten[stream.number] = stream.first
         self._commits += 1
         return list(forgotten.items())
@@ -239,18 +283,21 @@ class MemoryStore:
         return {number: self._by_number[number].head for number in numbers}
 
     def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
-        stream = self._by_number[number]
-        held = stream.records
-        # Sequence numbers have no gap, so the position follows from the number. A deque finds a position in
-        # steps of 64 from its nearer end.
-        position = max(after + 1 - stream.first, 0)
+        held = self._by_number[number].runs
+        # Who resumes has missed little as a rule, so the place is looked for from the end.
+        position = len(held)
+        while position and held[position - 1].last > after:
+            position -= 1
         found: list[Record] = []
         frame_bytes = 0
-        while position < len(held) and (frame_bytes < bytes_max or not found):
-            record = held[position]
-            found.append(record)
-            frame_bytes += len(record.frame)
-            position += 1
+        for run in islice(held, position, None):
+            for record in run.records(after):
+                found.append(record)
+                frame_bytes += len(record.frame)
+                if frame_bytes >= bytes_max:
+                    break
+            if frame_bytes >= bytes_max:
+                break
         if number in self._used:
             self._used.move_to_end(number)
         return found
@@ -261,10 +308,10 @@ class MemoryStore:
         while ages and ages[0][0] < before_ns:
             _, number = heappop(ages)
             stream = self._by_number[number]
-            held = stream.records
+            held = stream.runs
             if held and held[0].at_ns < before_ns:
                 while held and held[0].at_ns < before_ns:
-                    self._forget_oldest(stream)
+                    self._forget_some(stream, held[0].last)
                 forgotten.append((number, stream.first))
             stream.aged = bool(held)
             if held:
@@ -274,13 +321,14 @@ class MemoryStore:
     def erase(self, number: int, new_epoch: int) -> None:
         stream = self._by_number[number]
         self._frame_bytes -= stream.frame_bytes
-        self._records -= len(stream.records)
+        self._records -= stream.head + 1 - stream.first
         self._used.pop(number, None)
-        stream.records.clear()
+        stream.runs.clear()
         stream.frame_bytes = 0
         stream.acks.clear()
         stream.epoch = new_epoch
         stream.head = 0
+        stream.first = 1
 
     def close(self) -> None:
         """Nothing is held but memory."""
@@ -295,14 +343,27 @@ class MemoryStore:
             trimmed=self._trimmed,
         )
 
-    def _forget_oldest(self, stream: _Stream) -> None:
-        frame_bytes = len(stream.records.popleft().frame)
+    def _forget_some(self, stream: _Stream, upto: int | None = None) -> None:
+        """Forget the oldest run, or only its records up to `upto`. A run that is all there is goes by records."""
+        runs = stream.runs
+        run = runs[0]
+        last = run.last
+        if upto is None:
+            upto = last if len(runs) > 1 else run.first
+        if upto >= last:
+            runs.popleft()
+            rest_bytes, first = 0, last + 1
+        else:
+            runs[0] = run.behind(upto)
+            rest_bytes, first = len(runs[0].data), upto + 1
+        frame_bytes = len(run.data) - rest_bytes
         stream.frame_bytes -= frame_bytes
         self._frame_bytes -= frame_bytes
-        self._records -= 1
-        self._trimmed += 1
-        if not stream.records:
+        self._records -= first - stream.first
+        self._trimmed += first - stream.first
+        stream.first = first
+        if not runs:
             del self._used[stream.number]
 
 
-__all__ = ["SECRET_BYTES", "Batch", "MemoryStore", "Record", "Store", "StoreStatistics", "StreamState"]
+__all__ = ["SECRET_BYTES", "Batch", "MemoryStore", "Record", "Run", "Store", "StoreStatistics", "StreamState", "run_of"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from struct import Struct as Layout
 from typing import Final
 
-from relay.store.base import Record
+from relay.store.base import Run
 
 PAGE_BYTES: Final = 512
 """The smallest page: a run of one small record takes one overflow page, some 600 bytes in all."""
@@ -32,25 +32,31 @@ _META: Final = Layout(">QQ16sI")
 _pack_meta: Final = _META.pack
 
 
-def pack_run(records: list[Record]) -> bytes:
-    """Return the blob of consecutive records."""
+def pack_run(run: Run) -> bytes:
+    """Return the blob of a run."""
+    at_ns = run.at_ns
     parts = [_LEAD]
-    parts += [_pack_meta(record.at_ns, record.id, record.handle, len(record.frame)) for record in records]
-    parts += [record.frame for record in records]
+    parts += [
+        _pack_meta(at_ns, id_, handle, size) for id_, handle, size in zip(run.ids, run.handles, run.sizes, strict=True)
+    ]
+    parts.append(run.data)
     blob = b"".join(parts)
     return blob.ljust(blob_bytes(len(blob)), b"\0")
 
 
-def unpack_run(first: int, last: int, blob: bytes) -> list[Record]:
-    """Return the records `first` to `last` of a run's blob."""
+def unpack_run(first: int, last: int, blob: bytes) -> Run:
+    """Return the run of the records `first` to `last` from its blob."""
     metas_end = len(_LEAD) + (last - first + 1) * _META.size
-    position = metas_end
-    records = []
-    metas = _META.iter_unpack(memoryview(blob)[len(_LEAD) : metas_end])
-    for seq, (at_ns, id_, handle, frame_bytes) in enumerate(metas, first):
-        records.append(Record(seq, at_ns, handle, id_, blob[position : position + frame_bytes]))
-        position += frame_bytes
-    return records
+    metas = list(_META.iter_unpack(memoryview(blob)[len(_LEAD) : metas_end]))
+    sizes = [frame_bytes for _, _, _, frame_bytes in metas]
+    return Run(
+        first,
+        metas[0][0],
+        [handle for _, _, handle, _ in metas],
+        [id_ for _, id_, _, _ in metas],
+        sizes,
+        blob[metas_end : metas_end + sum(sizes)],
+    )
 
 
 def blob_bytes(length: int) -> int:

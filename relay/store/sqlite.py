@@ -145,8 +145,8 @@ class SqliteStore:
         if recent_max > 0:
             cursor = self._reader.execute(statements.RUNS_BACKWARDS, (number,))
             for first, last, blob in cursor:
-                records = unpack_run(first, last, blob)
-                recent += [(record.handle, record.id, record.seq) for record in reversed(records)]
+                run = unpack_run(first, last, blob)
+                recent += list(zip(run.handles, run.ids, range(first, last + 1), strict=True))[::-1]
                 if len(recent) >= recent_max:
                     break
             cursor.close()
@@ -160,9 +160,7 @@ class SqliteStore:
         try:
             cursor = self._reader.execute(statements.RUNS_AFTER, (number, after, number, after + 1))
             for first, last, blob in cursor:
-                for record in unpack_run(first, last, blob):
-                    if record.seq <= after:
-                        continue
+                for record in unpack_run(first, last, blob).records(after):
                     found.append(record)
                     frame_bytes += len(record.frame)
                     if frame_bytes >= bytes_max:
@@ -183,7 +181,7 @@ class SqliteStore:
             written = self._write(batch)
             forgotten = self._forget(batch.trims) if batch.trims else []
             if self._expire_before_ns is not None:
-                forgotten += self._expire_some(_EXPIRE_RUNS_PER_COMMIT + 2 * len(batch.records))
+                forgotten += self._expire_some(_EXPIRE_RUNS_PER_COMMIT + 2 * len(batch.runs))
             self._writer.execute("COMMIT")
         except BaseException as error:
             self._row = row
@@ -205,22 +203,22 @@ class SqliteStore:
     def _write(self, batch: Batch) -> list[int]:
         written = []
         if self._unwritten:
-            numbers = {number for number, _ in batch.records} | {number for number, _, _ in batch.acks}
+            numbers = {number for number, _ in batch.runs} | {number for number, _, _ in batch.acks}
             with self._unwritten_lock:
                 written = sorted(numbers & self._unwritten.keys())
                 rows = [
                     (number, key, _signed(epoch), 0) for number in written for key, epoch in (self._unwritten[number],)
                 ]
             self._insert("stream", 4, rows)
-        if batch.records:
+        if batch.runs:
             bodies = []
             spans = []
             row = self._row
-            for number, records in batch.records:
+            for number, run in batch.runs:
                 row += 1
-                blob = pack_run(records)
+                blob = pack_run(run)
                 bodies.append((row, blob))
-                spans.append((number, records[0].seq, records[-1].seq, records[-1].at_ns, row))
+                spans.append((number, run.first, run.last, run.at_ns, row))
                 self._wal_bytes += len(blob)
             self._row = row
             self._insert("body", 2, bodies)
@@ -232,7 +230,7 @@ class SqliteStore:
             ]
             self._insert("ack", 4, acks, statements.ACK)
         # An estimate: beside the blobs each row changes about two pages.
-        self._wal_bytes += 2 * PAGE_BYTES * (len(batch.records) + len(batch.acks)) + 4 * PAGE_BYTES
+        self._wal_bytes += 2 * PAGE_BYTES * (len(batch.runs) + len(batch.acks)) + 4 * PAGE_BYTES
         return written
 
     def _insert(self, table: str, columns: int, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
@@ -262,7 +260,7 @@ class SqliteStore:
         # Before the rows that tell the head go.
         execute(statements.KEEP_HEADS, todo)
         for number, upto, first, last, row, blob in execute(statements.STRADDLING, todo).fetchall():
-            kept = pack_run(unpack_run(first, last, blob)[upto + 1 - first :])
+            kept = pack_run(unpack_run(first, last, blob).behind(upto))
             execute("UPDATE body SET blob = ? WHERE row = ?", (kept, row))
             execute("UPDATE span SET first = ? WHERE number = ? AND first = ?", (upto + 1, number, first))
         execute(statements.FORGET_BODIES, todo)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from batches import batch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.store import Batch, MemoryStore, Record, SqliteStore, Store, StreamState
+from relay.store import Batch, MemoryStore, Record, SqliteStore, Store, StreamState, run_of
 
 SECRET = bytes(range(32))
 ALICE = b"alice-handle-016"
@@ -68,8 +69,8 @@ def test_a_new_stream_is_empty_and_keeps_its_number_and_epoch(store: Store) -> N
 
 def test_what_was_committed_is_read_again(store: Store) -> None:
     one, two = opened(store).number, opened(store, b"b").number
-    assert store.commit(Batch(records=[(one, records(1, 3)), (two, records(1, 1))])) == []
-    assert store.commit(Batch(records=[(one, records(4, 5))])) == []
+    assert store.commit(batch(records=[(one, records(1, 3)), (two, records(1, 1))])) == []
+    assert store.commit(batch(records=[(one, records(4, 5))])) == []
     assert store.read(one, 0, PLENTY) == records(1, 5)
     assert store.read(one, 3, PLENTY) == records(4, 5)
     assert store.read(one, 4, PLENTY) == records(5, 5)
@@ -82,8 +83,8 @@ def test_what_was_committed_is_read_again(store: Store) -> None:
 def test_open_tells_the_newest_ids_and_the_acknowledgements(store: Store) -> None:
     number = opened(store).number
     mixed = [record(1), record(2, handle=BOB), record(3), record(4, handle=BOB)]
-    store.commit(Batch(records=[(number, mixed[:3])], acks=[(number, BOB, 2), (number, ALICE, 1)]))
-    store.commit(Batch(records=[(number, mixed[3:])], acks=[(number, BOB, 1), (number, ALICE, 3)]))
+    store.commit(batch(records=[(number, mixed[:3])], acks=[(number, BOB, 2), (number, ALICE, 1)]))
+    store.commit(batch(records=[(number, mixed[3:])], acks=[(number, BOB, 1), (number, ALICE, 3)]))
     state = opened(store, recent_max=2)
     assert (state.head, state.first) == (4, 1)
     assert state.recent == [(ALICE, 2**64 - 3, 3), (BOB, 2**64 - 4, 4)]
@@ -94,7 +95,7 @@ def test_open_tells_the_newest_ids_and_the_acknowledgements(store: Store) -> Non
 
 def test_read_is_bounded_but_gives_one_record_at_least(store: Store) -> None:
     number = opened(store).number
-    store.commit(Batch(records=[(number, records(1, 8))]))
+    store.commit(batch(records=[(number, records(1, 8))]))
     assert seqs(store.read(number, 2, 1)) == [3]
     assert seqs(store.read(number, 2, 291)) == [3, 4]
     assert seqs(store.read(number, 2, 580)) == [3, 4]
@@ -104,14 +105,14 @@ def test_read_is_bounded_but_gives_one_record_at_least(store: Store) -> None:
 def test_frames_of_any_size(store: Store, frame_bytes: int) -> None:
     number = opened(store).number
     kept = records(1, 4, frame_bytes=frame_bytes)
-    store.commit(Batch(records=[(number, kept)]))
+    store.commit(batch(records=[(number, kept)]))
     assert store.read(number, 0, PLENTY) == kept
 
 
 def test_trims_forget_up_to_a_number_also_inside_of_what_was_committed_together(store: Store) -> None:
     number = opened(store).number
-    store.commit(Batch(records=[(number, records(1, 4))]))
-    store.commit(Batch(records=[(number, records(5, 8))]))
+    store.commit(batch(records=[(number, records(1, 4))]))
+    store.commit(batch(records=[(number, records(5, 8))]))
     assert store.commit(Batch(trims=[(number, 2)])) == [(number, 3)]
     assert store.read(number, 0, PLENTY) == records(3, 8)
     assert store.commit(Batch(trims=[(number, 2), (number, 1)])) == []
@@ -123,24 +124,24 @@ def test_trims_forget_up_to_a_number_also_inside_of_what_was_committed_together(
 
 def test_a_stream_that_was_trimmed_empty_goes_on_numbering(store: Store) -> None:
     number = opened(store).number
-    store.commit(Batch(records=[(number, records(1, 3))]))
-    assert store.commit(Batch(records=[(number, records(4, 4))], trims=[(number, 99)])) == [(number, 5)]
+    store.commit(batch(records=[(number, records(1, 3))]))
+    assert store.commit(batch(records=[(number, records(4, 4))], trims=[(number, 99)])) == [(number, 5)]
     state = opened(store)
     assert (state.head, state.first, state.recent) == (4, 5, [])
     assert store.heads([number]) == {number: 4}
-    assert store.commit(Batch(records=[(number, records(5, 6))])) == []
+    assert store.commit(batch(records=[(number, records(5, 6))])) == []
     assert store.read(number, 0, PLENTY) == records(5, 6)
 
 
 def test_expiry_forgets_what_is_older(store: Store) -> None:
     one, two = opened(store).number, opened(store, b"b").number
-    store.commit(Batch(records=[(one, records(1, 2, at_ns=100)), (two, records(1, 1, at_ns=100))]))
-    store.commit(Batch(records=[(one, records(3, 3, at_ns=200))]))
+    store.commit(batch(records=[(one, records(1, 2, at_ns=100)), (two, records(1, 1, at_ns=100))]))
+    store.commit(batch(records=[(one, records(3, 3, at_ns=200))]))
     assert store.expire(100) == []
     assert sorted(store.expire(101)) == sorted([(one, 3), (two, 2)])
     assert store.expire(101) == []
     assert store.read(one, 0, PLENTY) == records(3, 3, at_ns=200)
-    store.commit(Batch(records=[(two, records(2, 2, at_ns=300))]))
+    store.commit(batch(records=[(two, records(2, 2, at_ns=300))]))
     assert store.expire(201) == [(one, 4)]
     assert store.expire(999) == [(two, 3)]
     assert store.heads([one, two]) == {one: 3, two: 2}
@@ -148,14 +149,14 @@ def test_expiry_forgets_what_is_older(store: Store) -> None:
 
 def test_erase_leaves_an_empty_stream_in_a_new_epoch(store: Store) -> None:
     one, two = opened(store).number, opened(store, b"b").number
-    store.commit(Batch(records=[(one, records(1, 5)), (two, records(1, 2))], acks=[(one, BOB, 4), (two, BOB, 1)]))
+    store.commit(batch(records=[(one, records(1, 5)), (two, records(1, 2))], acks=[(one, BOB, 4), (two, BOB, 1)]))
     store.erase(one, 8)
     assert opened(store) == StreamState(one, 8, 0, 1, [], {})
     assert store.read(one, 0, PLENTY) == []
     assert store.heads([one]) == {one: 0}
     assert store.read(two, 0, PLENTY) == records(1, 2)
     assert opened(store, b"b").acks == {BOB: 1}
-    store.commit(Batch(records=[(one, records(1, 1))]))
+    store.commit(batch(records=[(one, records(1, 1))]))
     assert store.read(one, 0, PLENTY) == records(1, 1)
 
 
@@ -163,13 +164,13 @@ def test_erase_of_a_stream_with_nothing_committed_changes_its_epoch(store: Store
     number = opened(store).number
     store.erase(number, 8)
     assert opened(store) == StreamState(number, 8, 0, 1, [], {})
-    store.commit(Batch(records=[(number, records(1, 1))]))
+    store.commit(batch(records=[(number, records(1, 1))]))
     assert opened(store).epoch == 8
 
 
 def test_statistics_count(store: Store) -> None:
     number = opened(store).number
-    store.commit(Batch(records=[(number, records(1, 3))]))
+    store.commit(batch(records=[(number, records(1, 3))]))
     store.commit(Batch())
     counted = store.statistics()
     assert (counted.streams, counted.commits, counted.commit_failures, counted.trimmed) == (1, 2, 0, 0)
@@ -227,7 +228,7 @@ def test_every_store_does_what_the_model_does(
             before = [model.first for model in models]
             match operation:
                 case ("commit", dict(added), list(acks), list(trims)):
-                    batch = Batch()
+                    made = Batch()
                     for index, sizes in added.items():
                         model = models[index]
                         new = [
@@ -235,14 +236,14 @@ def test_every_store_does_what_the_model_does(
                         ]
                         model.head += len(new)
                         model.held += new
-                        batch.records.append((numbers[index], new))
+                        made.runs.append((numbers[index], run_of(new)))
                     for index, handle, upto in acks:
-                        batch.acks.append((numbers[index], handle, upto))
+                        made.acks.append((numbers[index], handle, upto))
                         models[index].acks[handle] = max(upto, models[index].acks.get(handle, upto))
                     for index, upto in trims:
-                        batch.trims.append((numbers[index], upto))
+                        made.trims.append((numbers[index], upto))
                         models[index].held = [kept for kept in models[index].held if kept.seq > upto]
-                    forgotten = store.commit(batch)
+                    forgotten = store.commit(made)
                 case ("expire", int(before_ns)):
                     for model in models:
                         model.held = [kept for kept in model.held if kept.at_ns >= before_ns]

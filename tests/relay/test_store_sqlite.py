@@ -13,10 +13,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from batches import batch
 
 from relay.errors import ConfigurationError, StoreUnavailable
 from relay.limits import HANDLE_BYTES
-from relay.store import Batch, Record, SqliteStore
+from relay.store import Batch, Record, SqliteStore, run_of
 from relay.store.runs import PAGE_BYTES, blob_bytes, pack_run, unpack_run
 from relay.store.sqlite import SCHEMA_VERSION
 
@@ -43,7 +44,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     store = make(tmp_path / "r.db")
     number_of(store, b"never committed")
     kept = number_of(store, b"kept")
-    store.commit(Batch(records=[(kept, records(1, 5))], acks=[(kept, b"h" * 16, 3)], trims=[(kept, 2)]))
+    store.commit(batch(records=[(kept, records(1, 5))], acks=[(kept, b"h" * 16, 3)], trims=[(kept, 2)]))
     before = store.open(b"kept".ljust(32), new_epoch=0, recent_max=9)
     store.close()
     store = SqliteStore(tmp_path / "r.db", secret_if_new=bytes(32))
@@ -57,7 +58,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 def test_the_head_survives_records_that_are_all_forgotten(tmp_path: Path) -> None:
     store = make(tmp_path / "r.db")
     one, two = number_of(store, b"a"), number_of(store, b"b")
-    store.commit(Batch(records=[(one, records(1, 5)), (two, records(1, 4))], trims=[(one, 5)]))
+    store.commit(batch(records=[(one, records(1, 5)), (two, records(1, 4))], trims=[(one, 5)]))
     store.expire(99)
     store.close()
     store = make(tmp_path / "r.db")
@@ -68,7 +69,7 @@ def test_the_head_survives_records_that_are_all_forgotten(tmp_path: Path) -> Non
 def test_the_file_and_its_lock_are_the_owners_only(tmp_path: Path) -> None:
     store = make(tmp_path / "r.db")
     number = number_of(store, b"a")
-    store.commit(Batch(records=[(number, records(1, 5))]))
+    store.commit(batch(records=[(number, records(1, 5))]))
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
     store.close()
@@ -131,18 +132,18 @@ def test_two_relays_cannot_share_a_file(tmp_path: Path) -> None:
 def test_a_full_store_takes_nothing_of_a_batch_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
     store = make(tmp_path / "r.db", file_bytes_max=100 * PAGE_BYTES)
     one, two = number_of(store, b"a"), number_of(store, b"b")
-    store.commit(Batch(records=[(one, records(1, 20))]))
+    store.commit(batch(records=[(one, records(1, 20))]))
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            store.commit(Batch(records=[(two, records(1, 2)), (one, records(21, 500))], acks=[(two, b"h" * 16, 1)]))
+            store.commit(batch(records=[(two, records(1, 2)), (one, records(21, 500))], acks=[(two, b"h" * 16, 1)]))
         # Were the batch complete in the WAL (only its fsync failed), a crash now would bring it back.
         assert os.path.getsize(tmp_path / "r.db-wal") == 0
         assert store.heads([one, two]) == {one: 20, two: 0}
         assert store.read(two, 0, PLENTY) == []
     assert store.statistics().commit_failures == 2
-    store.commit(Batch(records=[(two, records(1, 2))]))
+    store.commit(batch(records=[(two, records(1, 2))]))
     store.commit(Batch(trims=[(one, 20)]))
-    store.commit(Batch(records=[(one, records(21, 40))]))
+    store.commit(batch(records=[(one, records(21, 40))]))
     store.close()
     store = make(tmp_path / "r.db")
     assert store.read(one, 0, PLENTY) == records(21, 40)
@@ -154,7 +155,7 @@ def test_a_full_store_takes_nothing_of_a_batch_and_goes_on_when_there_is_space(t
 DISK_FULL = """
 import resource, signal, sys
 from relay.errors import StoreUnavailable
-from relay.store import Batch, Record, SqliteStore
+from relay.store import Batch, Record, SqliteStore, run_of
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SqliteStore(sys.argv[1], secret_if_new=bytes(32))
@@ -163,7 +164,8 @@ head = 0
 
 def publish(count, mark):
     global head
-    store.commit(Batch(records=[(number, [Record(head + i, 1, bytes(16), i, mark * 300) for i in range(1, count + 1)])]))
+    records = [Record(head + i, 1, bytes(16), i, mark * 300) for i in range(1, count + 1)]
+    store.commit(Batch(runs=[(number, run_of(records))]))
     head += count
 
 publish(10, b"a")
@@ -215,9 +217,8 @@ def test_reading_while_committing_sees_whole_batches(tmp_path: Path) -> None:
         try:
             for index in range(rounds):
                 first = 1 + 4 * index
-                batch = Batch(records=[(one, records(first, first + 3)), (two, records(first, first + 3))])
-                batch.trims.append((one, first - 100))
-                store.commit(batch)
+                added = records(first, first + 3)
+                store.commit(batch(records=[(one, added), (two, added)], trims=[(one, first - 100)]))
         except BaseException as error:
             failures.append(error)
 
@@ -242,7 +243,7 @@ def test_the_wal_starts_over(tmp_path: Path) -> None:
     store = make(tmp_path / "r.db", wal_bytes_max=50_000)
     number = number_of(store, b"a")
     for index in range(200):
-        store.commit(Batch(records=[(number, records(1 + 8 * index, 8 + 8 * index))]))
+        store.commit(batch(records=[(number, records(1 + 8 * index, 8 + 8 * index))]))
     assert os.path.getsize(tmp_path / "r.db-wal") < 200_000
     assert os.path.getsize(tmp_path / "r.db") > 400_000
     store.close()
@@ -254,10 +255,10 @@ def test_much_to_expire_goes_in_steps(tmp_path: Path, monkeypatch: pytest.Monkey
     store = make(tmp_path / "r.db")
     number = number_of(store, b"a")
     for seq in range(1, 24):
-        store.commit(Batch(records=[(number, records(seq, seq, at_ns=seq))]))
+        store.commit(batch(records=[(number, records(seq, seq, at_ns=seq))]))
     assert store.expire(21) == [(number, 11)]
     assert store.commit(Batch()) == [(number, 16)]
-    assert store.commit(Batch(records=[(number, records(24, 24, at_ns=24))])) == [(number, 21)]
+    assert store.commit(batch(records=[(number, records(24, 24, at_ns=24))])) == [(number, 21)]
     assert store.commit(Batch()) == []
     assert store.expire(24) == [(number, 24)]
     store.close()
@@ -298,15 +299,15 @@ def test_erased_is_gone_from_every_file_however_pages_were_moved_about(tmp_path:
     owners = {number: Secretive(seed * 100 + number) for number in numbers}
     heads = dict.fromkeys(numbers, 0)
     for _ in range(60):
-        batch = Batch()
+        made = Batch()
         for number in chance.sample(numbers, 6):
             added = [owners[number].record(heads[number] + 1 + index) for index in range(chance.randint(1, 4))]
             heads[number] += len(added)
-            batch.records.append((number, added))
-            batch.acks.append((number, added[-1].handle, heads[number]))
+            made.runs.append((number, run_of(added)))
+            made.acks.append((number, added[-1].handle, heads[number]))
             if chance.random() < 0.4:
-                batch.trims.append((number, chance.randint(0, heads[number])))
-        store.commit(batch)
+                made.trims.append((number, chance.randint(0, heads[number])))
+        store.commit(made)
         if chance.random() < 0.1:
             store.expire(chance.randint(0, min(heads.values()) + 5))
     live = numbers[-1]
@@ -324,7 +325,7 @@ def test_erase_says_so_when_a_reader_keeps_the_wal(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("relay.store.sqlite.BUSY_S", 0.0)
     store = make(tmp_path / "r.db")
     number = number_of(store, b"a")
-    store.commit(Batch(records=[(number, records(1, 9, frame=b"ERASE-ME" * 40))]))
+    store.commit(batch(records=[(number, records(1, 9, frame=b"ERASE-ME" * 40))]))
     reader = sqlite3.connect(tmp_path / "r.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM stream").fetchall()
@@ -343,10 +344,10 @@ def test_runs_round_trip() -> None:
     chance = random.Random(1)
     for count in (1, 2, 30):
         kept = [
-            Record(seq, chance.getrandbits(63), chance.randbytes(16), chance.getrandbits(64), chance.randbytes(seq * 7))
+            Record(seq, count, chance.randbytes(16), chance.getrandbits(64), chance.randbytes(seq * 7))
             for seq in range(5, 5 + count)
         ]
-        assert unpack_run(5, 4 + count, pack_run(kept)) == kept
+        assert unpack_run(5, 4 + count, pack_run(run_of(kept))).records() == kept
 
 
 def test_only_the_zeros_in_front_of_a_run_stay_in_the_b_tree_page(tmp_path: Path) -> None:
