@@ -24,8 +24,8 @@ app = App(
 )
 
 # Named by strings, and imported when called: the relay does not depend on the load.
-app.command("loadtests.cli:run", name="run")
-app.command("loadtests.cli:report", name="report")
+app.command("loadtests.cli:run", name="run", help="Offer a relay the load of a live platform, and show how it fared.")
+app.command("loadtests.cli:report", name="report", help="Show the results of runs again.")
 
 
 @app.command
