@@ -320,16 +320,20 @@ class Actor:
             return
         crowd.opened(monotonic_ns() - began_ns)
         here_ns = now_ns + crowd.shift_ns
+        untimed = self._slow
         if stamp.clock != crowd.clock:
-            here_ns -= crowd.correction_ns(stamp.clock)
+            correction_ns = crowd.correction_ns(stamp.clock)
+            untimed = untimed or correction_ns is None
+            here_ns -= correction_ns or 0
         # Who reads slowly on purpose is late by its own choice, which says nothing of the relay.
-        if not inbound.account.record(seq, stamp, stamp.sent_ns if self._slow else here_ns):
+        if not inbound.account.record(seq, stamp, stamp.sent_ns if untimed else here_ns):
             return
         crowd.tally.received += 1
         kind = stamp.kind
         latency_ns = here_ns - stamp.intended_ns
-        if self._slow:
-            crowd.deliver_slow(latency_ns)
+        if untimed:
+            if self._slow:
+                crowd.deliver_slow(latency_ns)
         else:
             crowd.deliver_intended[kind](latency_ns)
             crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
@@ -337,7 +341,7 @@ class Actor:
             self._catch_up(stream, seq, now_ns)
         if kind == _MESSAGE:
             step = inbound.fanout_step
-            if step and not self._slow and not (stamp.counter + stamp.sender) % step:
+            if step and not untimed and not (stamp.counter + stamp.sender) % step:
                 crowd.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
         elif kind == _TIP and self._till is not None:
             crowd.tally.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
@@ -392,9 +396,12 @@ class Actor:
             crowd.tally.unopened += 1
             return
         here_ns = now_ns + crowd.shift_ns
+        untimed = self._slow
         if stamp.clock != crowd.clock:
-            here_ns -= crowd.correction_ns(stamp.clock)
-        if inbound.account.state(stamp, here_ns) and not self._slow:
+            correction_ns = crowd.correction_ns(stamp.clock)
+            untimed = untimed or correction_ns is None
+            here_ns -= correction_ns or 0
+        if inbound.account.state(stamp, stamp.sent_ns if untimed else here_ns) and not untimed:
             crowd.deliver_intended[stamp.kind](here_ns - stamp.intended_ns)
             crowd.deliver_sent[stamp.kind](here_ns - stamp.sent_ns)
 

@@ -27,6 +27,8 @@ from loadtests.worker import CLOCKS, DRAIN, GO, LATE_S, QUIET, REPORT, SETTLED, 
 JOIN_S_MAX: Final = 60.0
 """For everyone to join before the load, plus the following for every participant."""
 JOIN_S_PER_PARTICIPANT: Final = 0.02
+CLOCKS_S_MAX: Final = 10.0
+"""For the offsets of the workers' clocks, where they have several; without them one-way times cannot be had."""
 LEAD_S: Final = 0.5
 """From the word to the start: every worker has it by then."""
 GRACE_S: Final = 3.0
@@ -112,6 +114,7 @@ class Conductor:
         """Wait until everyone who joins before the load has; False if the run cannot go on."""
         wanted = run.settings.participants
         end_ns = monotonic_ns() + int((JOIN_S_MAX + JOIN_S_PER_PARTICIPANT * wanted) * 1e9)
+        clocks_end_ns = monotonic_ns() + int(CLOCKS_S_MAX * 1e9)
         while not self._stop.wait(POLL_S):
             self._watch(run)
             if self._trouble(run):
@@ -120,6 +123,7 @@ class Conductor:
                 run.everyone_reported
                 and run.total("participants") >= wanted
                 and run.total("joined_first") >= run.total("expected_first")
+                and (run.clocks < 2 or len(run.offsets_ns()) == run.clocks or monotonic_ns() > clocks_end_ns)
             ):
                 break
             if monotonic_ns() > end_ns:
@@ -133,8 +137,9 @@ class Conductor:
         if self._stop.is_set():
             return False
         run.load_begins()
+        offsets = sorted(run.offsets_ns().items())
         for worker, line in run.lines.items():
-            self._send(GO, {"lead_ns": int(LEAD_S * 1e9), "clock": line.clock}, worker)
+            self._send(GO, {"lead_ns": int(LEAD_S * 1e9), "clock": line.clock, "offsets_ns": offsets}, worker)
         gevent.sleep(LEAD_S)
         run.load_from_ns = monotonic_ns()
         return True

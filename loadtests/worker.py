@@ -89,6 +89,7 @@ class Worker:
 
     def go(self, data: Mapping[str, Any]) -> None:
         self.crowd.go(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
+        self.clocks(data)
 
     def clocks(self, data: Mapping[str, Any]) -> None:
         self.crowd.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
