@@ -163,6 +163,12 @@ def core_busy_ns(core: int) -> int:
     raise ServerError(f"/proc/stat has no core {core}")
 
 
+def delayed_acks_total() -> int:
+    """Return how many TCP acknowledgements a timer has sent so far. Source: TcpExtDelayedACKs of /proc/net/netstat."""
+    names, values = Path("/proc/net/netstat").read_text().splitlines()[:2]
+    return int(values.split()[names.split().index("DelayedACKs")])
+
+
 def resident_bytes(pid: int) -> int:
     """Return VmRSS of a process. Source: proc_pid_status(5)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -26,8 +26,8 @@ from benchmarks.counting import CountingError
 from benchmarks.idle import CONNECTIONS, Idle, measure_idle
 from benchmarks.load import Shape, measure
 from benchmarks.processes import Cores, ServerError, choose_cores, ended_by_signal, raise_file_limit
-from benchmarks.room import ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
-from benchmarks.tables import Row, goal_lines, markdown, plain, shape_lines
+from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
+from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
 from benchmarks.targets import Target, all_targets, serving
 
 SHAPES: Final = (
@@ -217,7 +217,7 @@ def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
     lines = [
         [
             *("target", "p99 without", "p99 beside", "ratio", "rounds", "at most", "", "p99 again / first"),
-            *("send lag p50, p99 without", "beside", "room msg/s", "room delivered", "others' CPU"),
+            *("send lag p50, p99 without", "beside", "room msg/s", "room delivered", "others' CPU", "late ACKs", ""),
         ]
     ]
     for target, rounds in beside.items():
@@ -239,6 +239,8 @@ def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
                 f"{median(one.room.per_s for one in rounds):.1f}",
                 f"{delivered} of {sum(one.room.published * one.room.subscribers for one in rounds)}",
                 f"{max(one.others_cpu for one in rounds):.0%}",
+                f"{median(one.room.late_share for one in rounds):.0%}",
+                _doubt(rounds),
             ]
         )
     return lines
@@ -246,6 +248,16 @@ def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
 
 def _lag(phases: Sequence[Latency]) -> str:
     return f"{median(p.lag_p50_ns for p in phases) / 1e6:.3f}, {median(p.lag_p99_ns for p in phases) / 1e6:.3f} ms"
+
+
+def _doubt(rounds: Sequence[Beside]) -> str:
+    """Return what makes the latencies doubtful, if anything does."""
+    notes = []
+    if max(one.others_cpu for one in rounds) > OTHERS_MAX:
+        notes.append("disturbed")
+    if median(one.room.late_share for one in rounds) > DELAYED_ACKS_MAX:
+        notes.append("the room was drained too late")
+    return ", ".join(notes)
 
 
 def _conditions(cores: Cores, options: argparse.Namespace) -> dict[str, object]:
