@@ -26,6 +26,13 @@ app = App(
 # Named by strings, and imported when called: the relay does not depend on the load.
 app.command("loadtests.cli:run", name="run", help="Offer a relay the load of a live platform, and show how it fared.")
 app.command("loadtests.cli:report", name="report", help="Show the results of runs again.")
+app.command("benchmarks.cli:gate", name="gate", help="Tell whether a change made the relay slower.")
+bench = App(name="bench", help="Measure the parts: what they cost, and what encryption costs.", help_format="plaintext")
+bench.command("benchmarks.cli:micro", name="micro", help="Time the relay's and the load's parts with pyperf.")
+bench.command("benchmarks.cli:overhead", name="overhead", help="Measure what encryption costs.")
+app.command(bench)
+EXTRAS: Final = {"run": "load", "report": "load", "gate": "bench", "bench": "bench"}
+"""What each command needs installed besides the relay."""
 
 
 @app.command
@@ -210,6 +217,13 @@ def main() -> None:
     try:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
+        sys.exit(EXIT_CONFIGURATION)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(sys.argv[1] if len(sys.argv) > 1 else "")
+        if extra is None:
+            raise
+        command = sys.argv[1]
+        print(f"relaymark {command}: {error.name} is missing: pip install 'relaymark[{extra}]'", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
     sys.exit(result if isinstance(result, int) else 0)
 

@@ -1,0 +1,42 @@
+"""What the gate compares, and how much worse each figure may get before it is a regression."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+MetricName: TypeAlias = Literal["cpu", "throughput", "p50", "p99", "instructions"]
+
+
+class Metric(Struct, frozen=True, kw_only=True):
+    """One figure. `allowed` is the share by which it may get worse.
+
+    `needed`: as long as it is open, so is the verdict. A figure that is not needed can only speak against a change.
+    """
+
+    name: MetricName
+    title: str
+    unit: str
+    better: Literal["lower", "higher"]
+    allowed: float
+    needed: bool
+
+
+METRICS: Final = (
+    Metric(name="cpu", title="CPU a delivery", unit="us", better="lower", allowed=0.05, needed=True),
+    Metric(name="throughput", title="Throughput", unit="deliveries/s", better="higher", allowed=0.05, needed=True),
+    Metric(name="p50", title="Latency, p50", unit="us", better="lower", allowed=0.10, needed=True),
+    # Of a second at 1,000 messages a second, p99 is what the ten slowest happened to meet.
+    Metric(name="p99", title="Latency, p99", unit="us", better="lower", allowed=0.25, needed=False),
+    Metric(name="instructions", title="Instructions a delivery", unit="", better="lower", allowed=0.03, needed=True),
+)
+NAMES: Final = tuple(metric.name for metric in METRICS)
+
+
+def metric(name: MetricName) -> Metric:
+    """Return the metric of this name."""
+    return next(one for one in METRICS if one.name == name)
+
+
+__all__ = ["METRICS", "NAMES", "Metric", "MetricName", "metric"]

@@ -1,0 +1,154 @@
+"""A verdict as text, Markdown, JUnit and github-action-benchmark.
+
+Source: the JUnit schema that CI systems read (testsuite, testcase, failure, skipped); github-action-benchmark's README,
+"customSmallerIsBetter".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from xml.etree import ElementTree
+
+import msgspec
+
+from benchmarks.gate.decide import Decision, Word
+from benchmarks.gate.report import Commit, Judged
+from benchmarks.tables import markdown as markdown_table
+from benchmarks.tables import plain
+
+_HEAD: Final = ("", "base", "head", "cost", "95%", "limit", "A/A within", "finds from", "")
+_SUMMARY: Final = {
+    Word.PASS: "not slower",
+    Word.REGRESSION: "slower",
+    Word.INCONCLUSIVE: "cannot be told yet",
+}
+
+
+def lines(decisions: Sequence[Decision]) -> list[list[str]]:
+    """Return the table: a heading, and a line a metric. Costs above 1 are worse."""
+    return [list(_HEAD), *([_title(one), *_cells(one)] for one in decisions)]
+
+
+def _title(one: Decision) -> str:
+    return f"{one.metric.title}, {one.metric.unit}" if one.metric.unit else one.metric.title
+
+
+def _cells(one: Decision) -> list[str]:
+    return [
+        _number(one.base),
+        _number(one.head),
+        f"{one.cost.value:.3f}" if one.cost else "",
+        f"{one.cost.low:.3f}..{one.cost.high:.3f}" if one.cost else "",
+        f"{one.limit:.3f}",
+        _share(one.same.reach) if one.same else "",
+        _share(one.detectable) if one.detectable else "",
+        one.word.value if one.metric.needed or one.word is not Word.INCONCLUSIVE else "open, not needed",
+    ]
+
+
+def _number(value: float) -> str:
+    if not value:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _share(factor: float) -> str:
+    share = factor - 1
+    return f"{share:+.2%}" if share < 0.01 else f"{share:+.1%}"
+
+
+def sentence(judged: Judged) -> str:
+    """Return the verdict in one sentence."""
+    said = [f"{judged.word.value}: {_named(judged.head)} is {_SUMMARY[judged.word]} than {_named(judged.base)}."]
+    if judged.word is Word.INCONCLUSIVE:
+        said[0] = (
+            f"inconclusive: whether {_named(judged.head)} is slower than {_named(judged.base)} cannot be told yet."
+        )
+        if judged.more_rounds is not None:
+            said.append(f"About {judged.more_rounds} more rounds would decide.")
+        elif any(one.cost is None or one.same is None for one in judged.decisions):
+            said.append("Too few undisturbed runs: try again when nothing else uses this machine.")
+        else:
+            said.append("A figure lies too near to its limit for any number of rounds to be foreseen.")
+    worse = [one for one in judged.decisions if one.word is Word.REGRESSION and one.cost]
+    said += [
+        f"{one.metric.title}: {one.cost.value - 1:+.1%} cost, at least {one.cost.low - 1:+.1%}."
+        for one in worse
+        if one.cost
+    ]
+    return " ".join(said)
+
+
+def _named(commit: Commit) -> str:
+    return commit.commit[:12] if commit.commit.startswith(commit.ref) else f"{commit.ref} ({commit.commit[:12]})"
+
+
+def text(judged: Judged) -> str:
+    """Return the whole verdict for a terminal."""
+    return "\n".join([plain(lines(judged.decisions)), "", *judged.notes, sentence(judged)])
+
+
+def markdown(judged: Judged) -> str:
+    """Return the verdict for a job summary."""
+    parts = [f"### relaymark gate: {judged.word.value}", sentence(judged), markdown_table(lines(judged.decisions))]
+    parts += [f"- {note}" for note in judged.notes]
+    parts.append(
+        "Cost above 1 is worse. Limit: what is allowed, or this machine's noise if that is more. Finds from: the "
+        "smallest slow-down that this many runs find in 9 of 10 gates. "
+        f"Machine: {judged.machine.cpu}, {judged.machine.cpus} cores."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def junit(judged: Judged, duration_ns: int) -> bytes:
+    """Return one test case a metric: a regression is a failure, what is open is skipped; and one for the verdict."""
+    cases: list[tuple[str, Word, str]] = [
+        (one.metric.name, one.word, " ".join(f"{name} {cell}".strip() for name, cell in _labelled(one) if cell))
+        for one in judged.decisions
+    ]
+    cases.append(("verdict", judged.word, sentence(judged)))
+    suite = ElementTree.Element(
+        "testsuite",
+        name="relaymark gate",
+        tests=str(len(cases)),
+        failures=str(sum(word is Word.REGRESSION for _, word, _ in cases)),
+        errors="0",
+        skipped=str(sum(word is Word.INCONCLUSIVE for _, word, _ in cases)),
+        time=f"{duration_ns / 1e9:.3f}",
+    )
+    for name, word, said in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="relaymark.gate", name=name, time="0")
+        if word is Word.REGRESSION:
+            ElementTree.SubElement(case, "failure", message=said, type="regression").text = said
+        elif word is Word.INCONCLUSIVE:
+            ElementTree.SubElement(case, "skipped", message=said)
+        else:
+            ElementTree.SubElement(case, "system-out").text = said
+    ElementTree.indent(suite)
+    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _labelled(one: Decision) -> list[tuple[str, str]]:
+    return list(zip(_HEAD[1:], _cells(one), strict=True))
+
+
+def github(judged: Judged) -> bytes:
+    """Return github-action-benchmark's list, smaller is better: throughput becomes the time a delivery takes."""
+    entries = []
+    for one in judged.decisions:
+        higher = one.metric.better == "higher"
+        entry = {
+            "name": "Time a delivery at saturation" if higher else one.metric.title,
+            "unit": "ns" if higher else one.metric.unit or "instructions",
+            "value": 1e9 / one.head if higher and one.head else one.head,
+            "extra": f"commit {judged.head.commit[:12]}, {one.word.value}",
+        }
+        if one.cost:
+            # The interval is the ratio's; as a share of the value it says how far to trust a step in the chart.
+            entry["range"] = f"± {(one.cost.high - one.cost.low) / 2 / one.cost.value:.1%}"
+        entries.append(entry)
+    return msgspec.json.format(msgspec.json.encode(entries), indent=1) + b"\n"
+
+
+__all__ = ["github", "junit", "lines", "markdown", "sentence", "text"]

@@ -1,0 +1,183 @@
+"""The gate's result: its schema, its file, and the comparison of two stored ones."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.gate.decide import Decision, Word, decide_groups, more_rounds, overall
+from benchmarks.gate.metrics import METRICS, MetricName
+from benchmarks.gate.runs import Run
+from benchmarks.gate.session import OTHERS_MAX, Collected, Pairs, count_pairs, disturbed, judge, pairs
+from loadtests.environment import Machine
+
+SCHEMA_VERSION: Final = 1
+"""Rises whenever a field changes its meaning or a needed one is added."""
+
+
+class ReportError(Exception):
+    """A result cannot be written or read, or two cannot be compared; the text is a sentence."""
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    ref: str
+    commit: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """Everything a gate measured; the decisions can be made again from it."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["relaymark-gate"] = "relaymark-gate"
+    relaymark: str
+    machine: Machine
+    python: str
+    versions: dict[str, str]
+    started_unix_ns: int
+    duration_ns: int
+    command: list[str]
+    base: Commit
+    head: Commit
+    harness: str | None
+    """The commit of the load, `-dirty` if files were changed."""
+    metrics: tuple[MetricName, ...]
+    seconds: float
+    runs: list[Run]
+    counts: Pairs
+    tool: str | None
+    notes: list[str]
+
+
+class Judged(Struct, frozen=True, kw_only=True):
+    """What is printed: decisions and the word for all of them."""
+
+    base: Commit
+    head: Commit
+    decisions: list[Decision]
+    word: Word
+    more_rounds: int | None
+    notes: list[str]
+    machine: Machine
+
+
+def judged(report: Report) -> Judged:
+    """Decide a gate's own measurements."""
+    collected = Collected(runs=report.runs, counts=report.counts, tool=report.tool)
+    decisions = judge(collected, report.metrics)
+    notes = list(report.notes)
+    if found := disturbed(report.runs):
+        notes.append(
+            f"{found} of {len(report.runs)} runs are left out: other processes took more than {OTHERS_MAX:.0%} of a core"
+        )
+    return Judged(
+        base=report.base,
+        head=report.head,
+        decisions=decisions,
+        word=overall(decisions),
+        more_rounds=more_rounds(decisions),
+        notes=notes,
+        machine=report.machine,
+    )
+
+
+def compare(base: Report, head: Report) -> Judged:
+    """Compare the heads of two stored gates. Raises ReportError if they were not measured alike."""
+    if base.machine.fingerprint != head.machine.fingerprint:
+        raise ReportError(
+            f"they are of different machines ({base.machine.cpu}, {base.machine.cpus} cores; {head.machine.cpu}, "
+            f"{head.machine.cpus} cores; fingerprints {base.machine.fingerprint} and {head.machine.fingerprint}): "
+            "measure both on one"
+        )
+    if base.seconds != head.seconds:
+        raise ReportError(f"their runs took {base.seconds:g} s and {head.seconds:g} s: use the same options for both")
+    notes = ["the two were measured at different times: what drifted in between is part of the difference"]
+    if base.python != head.python:
+        notes.append(f"{base.python} against {head.python}")
+    notes += [f"{name} {base.versions[name]} against {head.versions[name]}" for name in _changed(base, head)]
+    decisions = []
+    for metric in METRICS:
+        if metric.name not in base.metrics or metric.name not in head.metrics:
+            continue
+        figures, same = zip(*(_own(report, metric.name) for report in (base, head)), strict=True)
+        if all(figures):
+            decisions.append(decide_groups(metric, figures[0], figures[1], [*same[0], *same[1]]))
+    if not decisions:
+        raise ReportError("they share no figure")
+    return Judged(
+        base=base.head,
+        head=head.head,
+        decisions=decisions,
+        word=overall(decisions),
+        more_rounds=more_rounds(decisions),
+        notes=notes,
+        machine=head.machine,
+    )
+
+
+def _changed(base: Report, head: Report) -> list[str]:
+    shared = base.versions.keys() & head.versions.keys() - {"relaymark"}
+    return sorted(name for name in shared if base.versions[name] != head.versions[name])
+
+
+def _own(report: Report, name: MetricName) -> tuple[list[float], Pairs]:
+    """Return what the head of a gate measured, and the gate's A/A pairs."""
+    if name == "instructions":
+        return [head for _, head in report.counts], count_pairs(report.counts)
+    figures = [run.figures[name] for run in report.runs if run.side == "head" and run.others <= OTHERS_MAX]
+    return figures, pairs(report.runs, name)[1]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises ReportError."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(content)
+        try:
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
+    except OSError as error:
+        raise ReportError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def save(path: Path, report: Report) -> None:
+    """Write a result as JSON. Raises ReportError."""
+    write(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+class _Head(Struct):
+    kind: str | None = None
+    schema_version: int | None = None
+
+
+def load(path: Path) -> Report:
+    """Read a result. Raises ReportError with what is wrong with it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except msgspec.DecodeError as error:
+        raise ReportError(f"{path} is no result: {error}") from None
+    if head.kind != "relaymark-gate":
+        raise ReportError(f"{path} is no result of the gate: `relaymark gate --base REF --json PATH` writes one")
+    if head.schema_version != SCHEMA_VERSION:
+        raise ReportError(
+            f"{path} has version {head.schema_version} of the schema, this relaymark reads {SCHEMA_VERSION}: "
+            "measure again, or compare with the relaymark that wrote it"
+        )
+    try:
+        return msgspec.json.decode(data, type=Report)
+    except msgspec.ValidationError as error:
+        raise ReportError(f"{path} is damaged: {error}") from None
+
+
+__all__ = ["SCHEMA_VERSION", "Commit", "Judged", "Report", "ReportError", "compare", "judged", "load", "save", "write"]

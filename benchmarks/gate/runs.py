@@ -1,0 +1,103 @@
+"""One run: a fresh relay of a tree on its own core, the same load as ever, a handful of figures.
+
+The interpreter, its libraries and the load are always the ones that run the gate; only the relay's code is the tree's.
+A closed window measures throughput and processor time a delivery; an open-loop schedule, the same in every run, the
+latency.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from benchmarks.clients import RelayClient, Role
+from benchmarks.counting import CountingError
+from benchmarks.gate.metrics import MetricName
+from benchmarks.gate.trees import Tree
+from benchmarks.load import Shape, connections, measure
+from benchmarks.processes import Cores, Server, ServerError, running
+from benchmarks.room import PrivateChats, arrivals
+
+Side: TypeAlias = Literal["base", "head"]
+
+SHAPE: Final = Shape(name="gate", streams=50, subscribers=4, window=4)
+"""Small rooms: what a publish costs and what a delivery costs both weigh in."""
+PAIRS: Final = 50
+PAIR_PER_S: Final = 20.0
+WARMUP_S: Final = 0.25
+SEED: Final = 4
+START: Final = """
+import os, sys, relay.cli
+if not relay.cli.__file__.startswith(os.environ["RELAYMARK_TREE"] + os.sep):
+    sys.exit("the relay that was found is not the tree's: " + relay.cli.__file__)
+relay.cli.main()
+"""
+
+
+class RunError(Exception):
+    """A tree's relay did not start, or lost what it was given."""
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """The figures of one run; times in us, as they are printed. `others`: the share that others took of the cores."""
+
+    side: Side
+    calibration: bool
+    figures: dict[MetricName, float]
+    others: float
+
+
+def command(tree: Tree) -> tuple[list[str], Mapping[str, str]]:
+    """Return the command and the environment that serve the relay of `tree` on a free port."""
+    # -P: not the directory of the caller, which may be a checkout too.
+    arguments = [sys.executable, "-P", "-c", START, "serve", "--listen", "127.0.0.1:0", "--store", "memory"]
+    environment = {"PYTHONPATH": str(tree.directory), "RELAYMARK_TREE": str(tree.directory)}
+    return arguments, environment
+
+
+@contextmanager
+def named(tree: Tree) -> Iterator[None]:
+    """Say which tree's relay failed."""
+    try:
+        yield
+    except (ServerError, CountingError, OSError) as error:
+        raise RunError(f"the relay of {tree.ref} ({tree.commit[:12]}): {error}") from error
+
+
+def run(tree: Tree, side: Side, cores: Cores, *, seconds: float, calibration: bool = False) -> Run:
+    """Start, measure and stop the relay of `tree`. Raises RunError."""
+    arguments, environment = command(tree)
+    with named(tree), running(arguments, cores, environment) as server:
+        loaded = measure(RelayClient(), server, SHAPE, cores, seconds=seconds, warmup_s=WARMUP_S)
+        p50_ns, p99_ns = _latency(server, seconds)
+    return Run(
+        side=side,
+        calibration=calibration,
+        figures={
+            "cpu": loaded.server_cpu / loaded.deliveries_per_s * 1e6,
+            "throughput": loaded.deliveries_per_s,
+            "p50": p50_ns / 1e3,
+            "p99": p99_ns / 1e3,
+        },
+        others=max(loaded.others_cpu, loaded.others_load_cpu),
+    )
+
+
+def _latency(server: Server, seconds: float) -> tuple[int, int]:
+    client = RelayClient()
+    members = [(pair, role) for pair in range(PAIRS) for role in (Role.SUBSCRIBE, Role.PUBLISH)]
+    with connections(client, server, members) as opened:
+        chats = PrivateChats(client, [(opened[2 * pair + 1], opened[2 * pair]) for pair in range(PAIRS)])
+        try:
+            chats.run(arrivals(SEED, PAIRS, PAIR_PER_S, WARMUP_S))
+            latency = chats.run(arrivals(SEED + 1, PAIRS, PAIR_PER_S, seconds))
+        finally:
+            chats.close()
+    return latency.p50_ns, latency.p99_ns
+
+
+__all__ = ["Run", "RunError", "Side", "command", "named", "run"]

@@ -1,0 +1,169 @@
+"""The measuring: instructions first, then A/A, then rounds in the order ABBA until the verdict stands or time is up.
+
+Of the runs, adjacent ones make pairs: base with head for the verdict, and one side with itself (within the A/A runs,
+and where ABBA puts equal ones next to each other) for the noise. A run that other processes disturbed stays in the
+record, but no pair is made of it: whether it counts is decided by what others took of the cores, never by its figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from benchmarks.gate import instructions
+from benchmarks.gate.decide import Decision, Word, decide, overall
+from benchmarks.gate.metrics import METRICS, MetricName
+from benchmarks.gate.runs import Run, Side, run
+from benchmarks.gate.trees import Tree
+from benchmarks.processes import Cores
+
+ROUND: Final[tuple[Side, ...]] = ("base", "head", "head", "base")
+ROUNDS_MIN: Final = 3
+"""Six pairs: with fewer the interval is little more than their range."""
+CALIBRATION_PAIRS: Final = 3
+COUNT_PAIRS: Final = 4
+"""In the order of ABBA these give three A/A pairs too."""
+OTHERS_MAX: Final = 0.10
+"""Of a core, in the mean of a run. Beyond, the run is disturbed: queues and batches are another's doing then."""
+CONFIRMED: Final = 2
+"""Looks in a row that must say regression while time is left: who looks after every round finds more by chance."""
+
+Pairs: TypeAlias = list[tuple[float, float]]
+Say: TypeAlias = Callable[[str], None]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """How long and how often: `rounds` at least, more of them until `budget_s` is used up."""
+
+    rounds: int
+    seconds: float
+    budget_s: float
+    metrics: tuple[MetricName, ...]
+
+
+QUICK: Final = Plan(rounds=3, seconds=0.8, budget_s=110.0, metrics=tuple(one.name for one in METRICS))
+FULL: Final = Plan(rounds=6, seconds=1.5, budget_s=600.0, metrics=QUICK.metrics)
+
+
+class Collected(Struct, kw_only=True):
+    """All runs in the order in which they were made; `counts` are instructions a delivery, one pair a process pair."""
+
+    runs: list[Run]
+    counts: Pairs
+    tool: str | None = None
+
+
+def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Collected:
+    """Measure both trees. Raises RunError."""
+    collected = Collected(runs=[], counts=[])
+    deadline = time.monotonic() + plan.budget_s
+    if "instructions" in plan.metrics:
+        _count(collected, base, head, cores, say)
+    timed = [name for name in plan.metrics if name != "instructions"]
+    if not timed:
+        return collected
+    say(f"A/A: {CALIBRATION_PAIRS} pairs of {base.ref} with itself")
+    for _ in range(2 * CALIBRATION_PAIRS):
+        collected.runs.append(run(base, "base", cores, seconds=plan.seconds, calibration=True))
+    rounds = regressions = 0
+    round_s = 0.0
+    while rounds < plan.rounds or time.monotonic() + round_s < deadline:
+        started = time.monotonic()
+        for side in ROUND:
+            collected.runs.append(run(base if side == "base" else head, side, cores, seconds=plan.seconds))
+        round_s = time.monotonic() - started
+        rounds += 1
+        decisions = judge(collected, plan.metrics)
+        say(f"round {rounds}: {_line(decisions)}; {len(_disturbed(collected.runs))} runs disturbed so far")
+        word = overall(decisions)
+        regressions = regressions + 1 if word is Word.REGRESSION else 0
+        if rounds >= plan.rounds and (word is Word.PASS or regressions >= CONFIRMED):
+            break
+    return collected
+
+
+def _count(collected: Collected, base: Tree, head: Tree, cores: Cores, say: Say) -> None:
+    tool = instructions.find()
+    if tool is None:
+        say("instructions are not counted: neither perf (with a counter) nor valgrind is here")
+        return
+    collected.tool = tool.name
+    say(f"instructions: {COUNT_PAIRS} relays of each tree under {tool.name}")
+    swapped = Cores(server=cores.load, load=cores.server)
+    # Both at once: what a neighbour does changes no count.
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for _ in range(COUNT_PAIRS):
+                first = pool.submit(instructions.count, base, tool.fresh(), cores)
+                second = pool.submit(instructions.count, head, tool.fresh(), swapped)
+                collected.counts.append((first.result(), second.result()))
+        except instructions.ToolError as error:
+            say(f"instructions are not counted: {error}")
+            collected.counts, collected.tool = [], None
+
+
+def _disturbed(runs: Sequence[Run]) -> list[Run]:
+    return [one for one in runs if one.others > OTHERS_MAX]
+
+
+def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
+    """Return the pairs (base, head) and the A/A pairs of one metric, of undisturbed runs."""
+    compared: Pairs = []
+    same: Pairs = []
+    calibration = [one for one in runs if one.calibration]
+    rounds = [one for one in runs if not one.calibration]
+    same += _both([(calibration[at], calibration[at + 1]) for at in range(0, len(calibration) - 1, 2)], name)
+    for at in range(len(rounds) - 1):
+        first, second = rounds[at], rounds[at + 1]
+        if first.side == second.side:
+            same += _both([(first, second)], name)
+        elif at % 2 == 0:  # ABBA: pairs begin at even places
+            compared += _both([(first, second) if first.side == "base" else (second, first)], name)
+    return compared, same
+
+
+def _both(chosen: Sequence[tuple[Run, Run]], name: MetricName) -> Pairs:
+    return [(one.figures[name], two.figures[name]) for one, two in chosen if not _disturbed((one, two))]
+
+
+def count_pairs(counts: Pairs) -> Pairs:
+    """Return the A/A pairs of instructions: each process with the next one of its tree."""
+    return [(counts[at][at % 2], counts[at + 1][at % 2]) for at in range(len(counts) - 1)]
+
+
+def judge(collected: Collected, metrics: Sequence[MetricName]) -> list[Decision]:
+    """Decide every metric that was asked for and measured."""
+    decisions = []
+    for metric in METRICS:
+        if metric.name not in metrics:
+            continue
+        if metric.name == "instructions":
+            if collected.counts:
+                base, head = ([pair[side] for pair in collected.counts] for side in (0, 1))
+                decisions.append(decide(metric, base, head, collected.counts, count_pairs(collected.counts)))
+            continue
+        compared, same = pairs(collected.runs, metric.name)
+        base, head = ([pair[side] for pair in compared] for side in (0, 1))
+        decisions.append(decide(metric, base, head, compared, same))
+    return decisions
+
+
+def disturbed(runs: Sequence[Run]) -> int:
+    """Return how many runs other processes disturbed."""
+    return len(_disturbed(runs))
+
+
+def _line(decisions: Sequence[Decision]) -> str:
+    return ", ".join(
+        f"{one.metric.name} {one.cost.value:.3f} [{one.cost.low:.3f}, {one.cost.high:.3f}] {one.word.value}"
+        if one.cost
+        else f"{one.metric.name} too few pairs"
+        for one in decisions
+    )
+
+
+__all__ = ["FULL", "OTHERS_MAX", "QUICK", "ROUNDS_MIN", "Collected", "Plan", "collect", "disturbed", "judge", "pairs"]
