@@ -37,12 +37,14 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """One line. Lines with equal labels are switched together; -1 is the colour of text."""
+    """One line. Lines with equal labels are switched together."""
 
     label: str
     colour: int
     dash: bool = False
     width: float = 2
+    alpha: float = 1
+    """Of the line, or of what it fills."""
     fill_to: int | None = None
     """Index of the line down to which the space is filled."""
 
@@ -253,15 +255,15 @@ def bands(result: Result) -> Chart | None:
     return Chart(
         id="bands",
         title=title,
-        text=f"From the intended send, {said}: the dark band holds half of the deliveries up to 90%, the middle one up to"
-        " 99%, the light one up to the slowest. A gap is a time in which nothing arrived.",
+        text=f"From the intended send, {said}: the line is p50, and the bands reach up to p90, to p99 and to the slowest."
+        " A gap is a time in which nothing arrived.",
         x="second",
         y="us",
         log=True,
         lines=[
-            Line(label="max", colour=0, width=0.5, fill_to=1),
-            Line(label="p99", colour=0, width=1, fill_to=2),
-            Line(label="p90", colour=0, width=1, fill_to=3),
+            Line(label="max", colour=0, width=0.5, alpha=0.15, fill_to=1),
+            Line(label="p99", colour=0, width=1, alpha=0.3, fill_to=2),
+            Line(label="p90", colour=0, width=1, alpha=0.5, fill_to=3),
             Line(label="p50", colour=0, width=2.5),
         ],
         views=views,
@@ -332,7 +334,8 @@ def _rates_chart(
         y="count",
         log=False,
         lines=[
-            Line(label=label, colour=4 if label == "due" else 0 if label == "sent" else 1, dash=label == "due")
+            # A broad pale line stays visible behind a thin one that lies on it.
+            Line(label=label, colour=4, width=7, alpha=0.45) if label == "due" else Line(label=label, colour=0)
             for label in columns
         ],
         views=[View(name="", data=[buckets.x, *(buckets.mean(rates.second, values) for values in columns.values())])],

@@ -203,10 +203,11 @@ def sentences(groups: Sequence[Group]) -> list[str]:
 
 
 def _sentence(compared: Sequence[Compared]) -> str:
-    said = []
-    for verdict in compared:
-        if verdict.better is not None:
-            said.append(f"{verdict.better} is {verdict.metric.said} in {verdict.metric.name}: {factor(verdict.ratio)}")
+    said = [
+        f"{verdict.better} is {verdict.metric.said} in {verdict.metric.name}: {factor(verdict.ratio)}"
+        for verdict in compared
+        if verdict.better is not None
+    ]
     open_ = [verdict.metric.name for verdict in compared if verdict.better is None]
     if open_:
         said.append(f"no difference is shown in {', '.join(open_)}")

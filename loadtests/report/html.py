@@ -77,6 +77,11 @@ def _one(result: Result) -> str:
             drawn.add(charts.delivery_percentiles(result), tall=True),
             drawn.add(charts.kind_percentiles(result)) if len(result.kinds) > 1 else "",
             _table(tables.latencies(result)),
+            _table(
+                tables.series(
+                    result, "To recipients who read slowly on purpose, from the intended send", "deliver_slow"
+                )
+            ),
         ),
         _section(
             "time",
@@ -111,7 +116,7 @@ def _one(result: Result) -> str:
             drawn.add(charts.connection_percentiles(result)),
             _table(
                 tables.series(result, "Times of connections and states", "join", "resume", "ack", "staleness"),
-                folded="The figures",
+                folded="All times, by kind",
             ),
         ),
         _section(
@@ -129,7 +134,7 @@ def _one(result: Result) -> str:
             _pair((_table(tables.relay_costs(result)), _table(tables.processes(result)))),
             _table(tables.workers(result)),
             drawn.add(charts.lag_percentiles(result)),
-            _table(tables.series(result, "The generator's lateness", "lag", "loop_lag", "echo"), folded="The figures"),
+            _table(tables.series(result, "The generator's lateness", "lag", "loop_lag", "echo"), folded="All times"),
             _table(tables.counters(result), folded="The relay's own counters"),
         ),
         _section(
@@ -155,7 +160,7 @@ def _one(result: Result) -> str:
 
 def _under(result: Result) -> str:
     started = datetime.fromtimestamp(result.started_unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    said = [started, f"{result.duration_ns / 1e9:g} s of load"]
+    said = [started, f"{duration(result.duration_ns)} of load"]
     participants = result.options.get("participants")
     if participants is not None:
         said.append(f"{participants} participants")
@@ -291,7 +296,8 @@ class _Charts:
                 f"<span>{escape(view.name)}</span></label>"
                 for index, view in enumerate(chart.views)
             )
-            switch = f'<fieldset class="switch" hidden><legend class="unseen">{escape(chart.title)}: show</legend>{options}</fieldset>'
+            legend = f'<legend class="unseen">{escape(chart.title)}: show</legend>'
+            switch = f'<fieldset class="switch" hidden>{legend}{options}</fieldset>'
         return (
             f'<figure class="chart{" tall" if tall else ""}" id="{name}"><figcaption><h3>{escape(chart.title)}</h3>'
             f"<p>{escape(chart.text)}</p></figcaption>{switch}"
@@ -393,13 +399,18 @@ def _ranges(title: str, rows: Sequence[Range], legend: str, *, ratio: bool = Fal
             f'<span class="track" aria-hidden="true">{grid}{marks}</span><span class="said">{escape(row.said)}</span></li>'
         )
     labels = "".join(
-        f'<span style="left:{at(tick)}">{f"{tick:g}" if ratio else escape(duration(tick))}</span>' for tick in ticks
+        f'<span style="left:{at(tick)}">{escape(f"{tick:g}" if ratio else _round(tick))}</span>' for tick in ticks
     )
     axis = f'<li class="axis" aria-hidden="true"><span class="label"></span><span class="track">{labels}</span></li>'
     return (
         f"<figure><figcaption><h3>{escape(title)}</h3><p>Logarithmic axis; {escape(legend)}.</p></figcaption>"
         f'<ul class="ranges">{"".join(items)}{axis}</ul></figure>'
     )
+
+
+def _round(tick_ns: float) -> str:
+    """Return a power of ten without the digits that `duration` adds: 1 ms, not 1.00 ms."""
+    return duration(tick_ns).replace(".00", "").replace(".0", "")
 
 
 def _ratio_ticks(reach: float) -> list[float]:

@@ -3,7 +3,7 @@
 (() => {
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const style = getComputedStyle(document.documentElement);
-  const colour = (index) => style.getPropertyValue(index < 0 ? "--text" : `--s${index}`).trim();
+  const colour = (index, alpha) => theme(`--s${index}`) + Math.round(alpha * 255).toString(16).padStart(2, "0");
   const theme = (name) => style.getPropertyValue(name).trim();
   const font = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
@@ -43,11 +43,15 @@
     const ratio = value / power;
     return power * (up ? steps.find((step) => step >= ratio * 0.999) : steps.findLast((step) => step <= ratio * 1.001));
   };
-  const percentTicks = (high) => {
-    const ticks = [1, 2];
+  const percentTicks = (plot) => {
+    const high = plot.scales.x.max;
+    const room = (plot.bbox.width / devicePixelRatio) * (Math.log10(2) / Math.log10(high));
+    const ticks = room > 40 ? [1, 2] : [1];
     for (let tick = 10; tick <= high; tick *= 10) ticks.push(tick);
     return ticks;
   };
+
+  const binary = Array.from({ length: 40 }, (_, power) => 2 ** power);
 
   class Drawing {
     constructor(figure, chart) {
@@ -87,8 +91,15 @@
           button.type = "button";
           button.setAttribute("aria-pressed", "true");
           const key = document.createElement("i");
-          key.style.borderTopColor = `var(${line.colour < 0 ? "--text" : `--s${line.colour}`})`;
-          if (line.dash) key.className = "dash";
+          const paint = `var(--s${line.colour})`;
+          if (line.alpha < 1) {
+            key.className = "block";
+            key.style.background = paint;
+            key.style.opacity = line.alpha;
+          } else {
+            key.className = line.dash ? "dash" : "";
+            key.style.borderTopColor = paint;
+          }
           const value = document.createElement("b");
           button.append(key, line.label, value);
           button.addEventListener("click", () => this.toggle(line.label));
@@ -150,11 +161,10 @@
       const bands = [];
       const series = chart.lines.map((line, index) => {
         if (line.fill_to !== null) {
-          const alpha = ["1f", "40", "73"][index] ?? "40";
-          bands.push({ series: [index + 1, line.fill_to + 1], fill: colour(line.colour) + alpha });
+          bands.push({ series: [index + 1, line.fill_to + 1], fill: colour(line.colour, line.alpha) });
         }
         return {
-          label: line.label, stroke: colour(line.colour), width: line.width, dash: line.dash ? [7, 4] : undefined,
+          label: line.label, stroke: colour(line.colour, line.fill_to === null ? line.alpha : 1), width: line.width, dash: line.dash ? [7, 4] : undefined,
           points: { show: this.data[0].length < 4 }, show: !this.off.has(line.label), spanGaps: false,
         };
       });
@@ -171,9 +181,9 @@
         },
         axes: [
           { ...axis, size: 34, ...(percentile
-            ? { splits: (plot) => percentTicks(plot.scales.x.max), filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map(shows.percentile) }
+            ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map(shows.percentile) }
             : { values: (plot, ticks) => ticks.map(shows.second), space: 60 }) },
-          { ...axis, size: 66, ...(chart.log ? { splits: (plot, index, low, high) => logTicks(low, high), filter: (plot, ticks) => ticks } : { space: 34 }),
+          { ...axis, size: 66, ...(chart.log ? { splits: (plot, index, low, high) => logTicks(low, high), filter: (plot, ticks) => ticks } : { space: 34, ...(chart.y === "bytes" ? { incrs: binary } : {}) }),
             values: (plot, ticks) => ticks.map((tick) => (tick == null ? "" : shows[chart.y](tick))) },
         ],
         series: [{}, ...series],

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loadtests.recorder import parse_series_name
 from loadtests.report.words import NONE, WRONG_COLUMNS, duration, kinds_of, number, percent, size
-from loadtests.results import Ledger, Result, Summary, Usage
+from loadtests.results import Ledger, Outcome, Result, Summary, Usage
 
 
 class Wrong(str):
@@ -193,13 +193,15 @@ def workers(result: Result) -> Table:
 def thresholds(result: Result) -> Table:
     return Table(
         caption="Thresholds",
-        head=("threshold", "outcome", "observed"),
-        rows=[
-            [outcome.threshold, "holds" if outcome.ok else Wrong("failed"), outcome.text]
-            for outcome in result.thresholds
-        ],
-        words=frozenset({0, 1, 2}),
+        head=("threshold", "outcome"),
+        rows=[[outcome.threshold, _outcome(outcome)] for outcome in result.thresholds],
+        words=frozenset({0, 1}),
     )
+
+
+def _outcome(outcome: Outcome) -> str:
+    text = outcome.text.removeprefix(f"{outcome.threshold}: ")
+    return text if outcome.ok else Wrong(text)
 
 
 def counters(result: Result) -> Table:

@@ -87,8 +87,9 @@ def _latency(result: Result) -> str:
     if kind is None:
         return "No delivery was measured."
     p50, p99, p999 = (duration(value) for value in histogram.percentiles((50, 99, 99.9)))
+    what = "messages" if kind == "message" else f"records of kind {kind}"
     return (
-        f"Half of the deliveries of kind {kind} came within {p50} of the moment when their send was due,"
+        f"Half of all {what} arrived within {p50} of the moment when they were due to be sent,"
         f" 99% within {p99}, 99.9% within {p999}; the slowest took {duration(histogram.max_ns)}."
     )
 
