@@ -129,6 +129,13 @@ class Window:
             for id_ in span.ids:
                 del self._by_id[id_]
 
+    def clear(self) -> None:
+        """Forget everything that has a number; those who asked again still wait for their answers."""
+        self.highest = -1
+        self._spans.clear()
+        self._ids_held = 0
+        self._by_id = None
+
     def take_back(self, span: Span) -> None:
         """Forget what the store refused."""
         self._spans.remove(span)
@@ -142,7 +149,7 @@ NO_WINDOW: Final = Window()
 class Attachment:
     """A client on a stream. `cursor` None: live; otherwise it is replayed from there."""
 
-    __slots__ = ("client", "cursor", "gone", "handle", "may_publish", "reading", "stream", "use", "window")
+    __slots__ = ("client", "cursor", "gone", "handle", "may_publish", "queued", "reading", "stream", "use", "window")
 
     def __init__(self, stream: Stream, client: Any, use: int, handle: bytes) -> None:
         self.stream = stream
@@ -152,6 +159,7 @@ class Attachment:
         self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
         self.window = stream.window(handle) if self.may_publish else NO_WINDOW
         self.cursor: int | None = None
+        self.queued = False  # for a step of its replay
         self.reading = False
         self.gone = False
 
@@ -215,6 +223,7 @@ class Stream:
         self.chunks: list[Item] = []
         self.targets: list[Outbox | None] | None = None
         self.position = 0
+        self._windows: dict[bytes, Window] = {}
         self.restart(epoch)
         self.head = self.served = head
         self.first = first
@@ -230,7 +239,8 @@ class Stream:
         self.outgoing: list[Run] = []
         self.outgoing_bytes = 0
         self.states: dict[Hashable, bytes] = {}
-        self._windows: dict[bytes, Window] = {}
+        for window in self._windows.values():  # Attachments hold them, so they stay what they are.
+            window.clear()
 
     def window(self, handle: bytes) -> Window:
         """Return the idempotence window of a publisher."""
@@ -242,7 +252,7 @@ class Stream:
     @property
     def busy(self) -> bool:
         """Whether something of the stream is on its way."""
-        return bool(self.queued or self.fresh or self.erasing)
+        return bool(self.queued or self.fresh or self.erasing or self.head != self.served)
 
 
 class FanOut:

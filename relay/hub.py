@@ -31,6 +31,7 @@ from relay.limits import (
     OUTGOING_BYTES_MAX,
     PUBLISH_WINDOW,
     REPLAY_BYTES,
+    STREAMS_PER_CONNECTION_MAX,
 )
 from relay.outbox import DURABLE, ORDERED, Chunk, Outbox, frame_of
 from relay.store import Batch, Record, Run, Store, StreamState
@@ -50,6 +51,7 @@ class Client(Protocol):
 
     box: Outbox
     attachments: dict[int, Attachment]
+    exporting: bool
     unacked: int
 
     @property
@@ -99,22 +101,31 @@ class Hub:
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
         self.dirty: list[Stream] = []
         self._committing = False
+        self._left_fresh = False  # what one batch had no room for
         self.waiting_bytes = 0
         self.commit_times = Buckets()
         self._acks: list[tuple[int, bytes, int]] = []
         self._trims: list[tuple[int, int]] = []
         self._catching: deque[Attachment] = deque()
         self._stalled: list[Attachment] = []
+        self._exporting: list[Client] = []  # those that this turn answered
 
     # -- one turn ------------------------------------------------------------------------------------
 
     def turn(self) -> bool:
         """Do what a turn's records ask for; return whether there is more to do at once."""
+        if self._exporting:
+            for client in self._exporting:
+                client.exporting = False
+            self._exporting.clear()
         if self.dirty or self._acks or self._trims:
             self.commit()
         for _ in range(min(len(self._catching), REPLAYS_PER_TURN)):
-            self._replay_step(self._catching.popleft())
-        return self.fanout.slice() or bool(self._catching)
+            attachment = self._catching.popleft()
+            attachment.queued = False
+            self._replay_step(attachment)
+        more = self.fanout.slice()
+        return more or bool(self._catching) or (self._left_fresh and not self._committing)
 
     @property
     def settled(self) -> bool:
@@ -154,23 +165,26 @@ class Hub:
         former = client.attachments.get(stream.number)
         if former is not None:
             self.detach(former)
+        elif len(client.attachments) >= STREAMS_PER_CONNECTION_MAX:
+            client.refuse(Code.TOO_MANY_STREAMS, 2, request.request)
+            return
         stream.quorum = min(capability.quorum, ACK_QUORUM_MAX)
         handle = handle_of(capability, self.store.secret)
         attachment = Attachment(stream, client, request.use, handle)
         client.attachments[stream.number] = attachment
         stream.attached += 1
         cursor, recovered = _resume_point(stream, request)
-        self.push(
-            client.box,
-            frame_of(wire.Subscribed(request.request, stream.number, stream.epoch, stream.served, recovered)),
-        )
+        head = max(stream.served, cursor)
+        frame = frame_of(wire.Subscribed(request.request, stream.number, stream.epoch, head, recovered))
+        # In order: records of a former subscription may still wait.
+        self.push(client.box, Chunk(frame, ORDERED, stream))
         if not request.use & Right.SUBSCRIBE:
             return
         if cursor == stream.served:
             stream.live[client.box] = attachment
         else:
             self._fall_back(attachment, cursor)
-            self._catching.append(attachment)
+            self._catch_up(attachment)
 
     def unsubscribe(self, attachment: Attachment) -> None:
         """Detach, and tell the client up to where it was sent everything."""
@@ -233,6 +247,7 @@ class Hub:
         """Number and frame what is fresh, and hand it to the store as one batch."""
         if self._committing:
             return
+        self._left_fresh = False
         dirty, self.dirty = self.dirty, []
         acks, self._acks = self._acks, []
         trims, self._trims = self._trims, []
@@ -242,14 +257,15 @@ class Hub:
         # What frames of one size have in common, whatever their stream.
         shared: dict[int, tuple[bytes, bytes, int]] = {}
         for stream in dirty:
-            # A stream that fans out slower than it is written to is not acknowledged for a while: its publishers'
-            # windows fill, and they wait.
-            if stream.erasing or stream.outgoing_bytes > OUTGOING_BYTES_MAX:
+            if stream.erasing:
                 self.dirty.append(stream)
                 continue
-            groups = self._take(stream)
+            # A stream that fans out slower than it is written to is not acknowledged for a while: its publishers'
+            # windows fill, and they wait.
+            groups = self._take(stream) if stream.outgoing_bytes <= OUTGOING_BYTES_MAX else []
             if stream.fresh:
                 self.dirty.append(stream)
+                self._left_fresh = True
             if groups:
                 run = self._number(stream, groups, shared)
                 runs.append((stream.number, run))
@@ -413,14 +429,16 @@ class Hub:
             return
         if attachment.cursor == stream.served:
             self._go_live(attachment)
+        elif attachment.cursor > stream.served:
+            self._catch_up(attachment)  # It has what was acknowledged but is served only now.
         elif box.standing is None and not stream.erasing:
             attachment.reading = True
             call = partial(self.store.read, stream.number, attachment.cursor, REPLAY_BYTES)
-            self._read(call, partial(self._replay, attachment, stream.epoch))
+            self._read(call, partial(self._replay, attachment, stream.epoch, attachment.cursor))
         # Otherwise `drained` or the end of the erasure comes back to it.
 
     def _replay(
-        self, attachment: Attachment, epoch: int, records: list[Record] | None, error: Exception | None
+        self, attachment: Attachment, epoch: int, after: int, records: list[Record] | None, error: Exception | None
     ) -> None:
         attachment.reading = False
         stream = attachment.stream
@@ -432,21 +450,27 @@ class Hub:
             self._stalled.append(attachment)  # The next tick tries again.
             return
         box = attachment.client.box
-        if epoch == stream.epoch:
+        if epoch == stream.epoch and after == cursor:  # Else the client fell back meanwhile.
             served = stream.served
             records = [record for record in records if record.seq <= served]
             first = records[0].seq if records else served + 1
             if first > cursor + 1:
                 self.counters.gaps += 1
                 gap = frame_of(wire.Gap(stream.number, cursor + 1, first - 1))
-                self.push(box, Chunk(gap, ORDERED, stream))
+                self.push(box, Chunk(gap, DURABLE, stream, cursor + 1, first - 1))
                 attachment.cursor = first - 1
             if records:
                 data = b"".join([record.frame for record in records])
                 self.push(box, Chunk(data, DURABLE, stream, first, records[-1].seq))
                 attachment.cursor = records[-1].seq
                 self.counters.replayed += len(records)
-        self._catching.append(attachment)
+        self._catch_up(attachment)
+
+    def _catch_up(self, attachment: Attachment) -> None:
+        """Have a step of a replay made in this turn or a later one."""
+        if not attachment.queued:
+            attachment.queued = True
+            self._catching.append(attachment)
 
     def _fall_back(self, attachment: Attachment, cursor: int) -> None:
         attachment.cursor = cursor
@@ -464,7 +488,7 @@ class Hub:
         """The client's outbox stands no longer: go on with its replays."""
         for attachment in client.attachments.values():
             if attachment.cursor is not None:
-                self._catching.append(attachment)
+                self._catch_up(attachment)
 
     def fall_behind(self, client: Client) -> None:
         """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
@@ -481,7 +505,8 @@ class Hub:
     def tick(self) -> None:
         """Once a second: try again what the store could not read."""
         stalled, self._stalled = self._stalled, []
-        self._catching.extend(stalled)
+        for attachment in stalled:
+            self._catch_up(attachment)
 
     # -- retention, erasure, export ------------------------------------------------------------------
 
@@ -489,7 +514,7 @@ class Hub:
         """A member has everything up to `upto`; forget what a quorum of members has."""
         stream = attachment.stream
         upto = min(upto, stream.served)
-        if not stream.quorum or upto <= stream.acks.get(attachment.handle, 0):
+        if not stream.quorum or stream.erasing or upto <= stream.acks.get(attachment.handle, 0):
             return
         stream.acks[attachment.handle] = upto
         self._acks.append((stream.number, attachment.handle, upto))
@@ -500,11 +525,14 @@ class Hub:
                 self._trims.append((stream.number, floor))
 
     def erase(self, attachment: Attachment) -> None:
-        """Delete everything in a stream. ERASED follows once it is gone from the disk."""
+        """Delete everything in a stream. ERASED follows once it is gone from the disk. Raises Refused."""
         stream = attachment.stream
         if stream.erasing:
-            return
+            raise Refused(Code.STORE)
         stream.erasing = True
+        # They are about what goes now, and must not reach what comes after it.
+        self._acks = [ack for ack in self._acks if ack[0] != stream.number]
+        self._trims = [trim for trim in self._trims if trim[0] != stream.number]
         epoch = self._new_epoch()
         self._write(
             partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)
@@ -526,30 +554,38 @@ class Hub:
         for attachment in stream.catching:
             if error is None:
                 attachment.cursor = 0
-            self._catching.append(attachment)
+            self._catch_up(attachment)
 
     def export(self, attachment: Attachment, after: int) -> None:
-        """Answer EXPORTED with the records after `after`, a page of them."""
+        """Answer EXPORTED with the records after `after`, a page of them. Raises Refused: one at a time."""
         stream = attachment.stream
-        call = partial(self.store.read, stream.number, after, EXPORT_BYTES_MAX)
+        if attachment.client.exporting:
+            raise Refused(Code.RATE)
+        attachment.client.exporting = True
+        call = partial(self.store.read, stream.number, min(after, stream.served), EXPORT_BYTES_MAX)
         self._read(call, partial(self._exported, attachment, stream.epoch))
 
     def _exported(
         self, attachment: Attachment, epoch: int, records: list[Record] | None, error: Exception | None
     ) -> None:
         client, stream = attachment.client, attachment.stream
+        self._exporting.append(client)
         if client.ended:
             return
         if records is None or epoch != stream.epoch:
             client.refuse(Code.STORE, 7, stream.number)
             return
-        rows = []
+        rows: list[wire.ExportedRecord] = []
+        sealed_bytes = 0
         for record in records:
             message = wire.decode_one_relay(framing.split(record.frame)[0])
             assert isinstance(message, wire.Message)
+            sealed_bytes += len(message.sealed)
+            if rows and sealed_bytes > EXPORT_BYTES_MAX:
+                break
             row = wire.ExportedRecord(record.seq, record.at_ns, record.handle, record.id, message.tag, message.sealed)
             rows.append(row)
-        more = bool(records) and records[-1].seq < stream.served
+        more = bool(rows) and rows[-1].seq < stream.served
         self.push(client.box, frame_of(wire.Exported(stream.number, stream.epoch, stream.served, more, rows)))
 
     def expire(self, before_ns: int, idle_ns: int) -> None:
@@ -580,7 +616,9 @@ def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:
     """Return (cursor, recovered) for a subscription; PROTOCOL.md section 6, Resume."""
     if request.after is None:
         return stream.served, True
-    if request.epoch == stream.epoch and request.after <= stream.served:
+    # What is committed and acknowledged, though its fan-out may not have begun.
+    head = stream.outgoing[-1].last if stream.outgoing else stream.served
+    if request.epoch == stream.epoch and request.after <= head:
         return request.after, request.after + 1 >= stream.first
     return 0, request.epoch is None and stream.first <= 1
 

@@ -15,8 +15,8 @@ A connection that is closed for being slow is a decision of the session; here on
 from __future__ import annotations
 
 from collections import deque
-from struct import Struct as Layout
 from collections.abc import Iterable
+from struct import Struct as Layout
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec

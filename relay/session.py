@@ -72,6 +72,7 @@ class Peer:
 
     __slots__ = (
         "_reader",
+        "attachments",
         "behind_since_ns",
         "box",
         "close_code",
@@ -81,7 +82,7 @@ class Peer:
         "hub",
         "opened_ns",
         "overdue",
-        "pinged",
+        "pinged_ns",
         "progress_ns",
         "state",
     )
@@ -89,6 +90,7 @@ class Peer:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.box = Outbox(hub.counters, self)
+        self.attachments: dict[int, Attachment] = {}
         self.state = State.GREETING
         self._reader = framing.FrameReader()
         self.close_code = 0
@@ -96,7 +98,7 @@ class Peer:
         self.closing_since_ns = 0
         self.behind_since_ns = 0
         self.due_slot = 0
-        self.pinged = False
+        self.pinged_ns = 0
         self.overdue = False
 
     @property
@@ -207,16 +209,15 @@ class Peer:
             self.hub.counters.slow_closed += 1
             self.fail(Code.SLOW)
             return CLOSE_S_MAX
-        silent_s = (now - self.heard_ns) / NS_PER_S
+        # From a client that does not take its answers nothing is read; it is stalled, or not, but not silent.
+        silent_s = 0.0 if box.choked else (now - self.heard_ns) / NS_PER_S
         if silent_s >= 2 * KEEPALIVE_S:
             self.fail(Code.KEEPALIVE)
             return CLOSE_S_MAX
         if silent_s >= KEEPALIVE_S:
-            if not self.pinged:
-                self.pinged = True
+            if self.pinged_ns <= self.heard_ns:
+                self.pinged_ns = now
                 self.hub.push(box, framing.encode(framing.PING, b""))
-        else:
-            self.pinged = False
         if box.standing is not None or self.state == State.GREETING:
             return 1.0
         return KEEPALIVE_S - silent_s if silent_s < KEEPALIVE_S else 2 * KEEPALIVE_S - silent_s
@@ -225,12 +226,12 @@ class Peer:
 class Session(Peer):
     """A client of the relay protocol. `challenge` is 32 random bytes, this connection's own."""
 
-    __slots__ = ("_control", "_durable", "_ephemeral", "_rates", "_refilled_ns", "attachments", "challenge", "unacked")
+    __slots__ = ("_control", "_durable", "_ephemeral", "_rates", "_refilled_ns", "challenge", "exporting", "unacked")
 
     def __init__(self, hub: Hub, challenge: bytes, rates: Rates) -> None:
         super().__init__(hub)
         self.challenge = challenge
-        self.attachments: dict[int, Attachment] = {}
+        self.exporting = False
         self.unacked = 0
         self._rates = rates
         self._refilled_ns = hub.now_ns
@@ -369,8 +370,6 @@ class Session(Peer):
             challenge=self.challenge,
             now_s=self.hub.now_ns // NS_PER_S,
         )
-        if len(self.attachments) >= STREAMS_PER_CONNECTION_MAX:
-            raise Refused(Code.TOO_MANY_STREAMS)
         self.hub.subscribe(self, capability, record)
 
     def _publish(self, record: wire.Publish) -> None:
@@ -429,10 +428,11 @@ class Session(Peer):
             raise Refused(Code.RATE)
 
     def _refill(self, spent: str, per_s: int) -> bool:
-        """Give all budgets what the time since the last refill is worth; return whether `spent` has one to spend.
+        """Give all budgets what the time since the last refill is worth; return whether `spent` had one to spend.
 
         Called only when a budget is used up, so that a record that is within its rate costs one subtraction.
         """
+        setattr(self, spent, getattr(self, spent) + 1)  # What is refused costs nothing, or too fast would mean never.
         elapsed_s = (self.hub.now_ns - self._refilled_ns) / NS_PER_S
         self._refilled_ns = self.hub.now_ns
         rates = self._rates
@@ -441,9 +441,12 @@ class Session(Peer):
             ("_ephemeral", rates.ephemeral_per_s),
             ("_control", rates.control_per_s),
         ):
-            budget = max(getattr(self, name), -1.0) + elapsed_s * rate
+            budget = getattr(self, name) + elapsed_s * rate
             setattr(self, name, min(budget, rate * RATE_BURST_S))
-        return bool(getattr(self, spent) >= 0)
+        if getattr(self, spent) < 1:
+            return False
+        setattr(self, spent, getattr(self, spent) - 1)
+        return True
 
     def refuse(self, code: Code, record: int, about: int) -> None:
         """Answer ERROR; the connection goes on."""
