@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,23 +80,16 @@ def problems_of(settings: Settings) -> list[str]:
     return found
 
 
+_TIME: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
 def seconds(text: str) -> float:
     """Return the seconds of "30", "1.5", "30s", "2m" or "1h30m". Raises ValueError."""
-    rest, total, last = text.strip(), 0.0, ""
-    if not rest:
-        raise ValueError("no time given")
-    try:
-        return float(rest)
-    except ValueError:
-        pass
-    for unit, factor in (("h", 3600.0), ("m", 60.0), ("s", 1.0)):
-        head, found, tail = rest.partition(unit)
-        if found:
-            total += float(head) * factor
-            rest, last = tail, unit
-    if rest or not last:
+    found = _TIME.fullmatch(text.strip())
+    if found is None or not any(found.groups()):
         raise ValueError(f"{text!r} is no time: write 30, 30s, 2m or 1h30m")
-    return total
+    hours, minutes, rest = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + rest
 
 
 __all__ = [
