@@ -123,10 +123,9 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     """Start a run and a Prometheus on its metrics; wait until both are seen and the rules have been evaluated."""
     folder = tmp_path_factory.mktemp("watch")
     log = folder / "run.log"
-    options = {"participants": 40, "duration": "60s", "drain": "1s", "workers": 1, "out": str(folder / "runs")}
-    options |= {"metrics": "127.0.0.1:0", "linger": "60s"}
-    program = f"import sys; from loadtests.cli import run; sys.exit(run('evening-peak', **{options!r}))"
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-m", "relay.cli", "run", "evening-peak", "--participants", "40", "--duration", "60s"]
+    command += ["--workers", "1", "--drain", "1s", "--metrics", "127.0.0.1:0", "--linger", "60s"]
+    command += ["--out", str(folder / "runs")]
     with process(command, log) as run:
 
         def served() -> str | None:

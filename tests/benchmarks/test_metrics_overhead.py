@@ -1,0 +1,117 @@
+"""Pairs become a ratio with its interval, and only what is certain fails; pages are counted as Prometheus would."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.load import Measured, Shape
+from benchmarks.metrics_overhead import (
+    SCRAPE_NS_MAX,
+    SERIES_MAX,
+    Pair,
+    Scrapes,
+    cost,
+    main,
+    measure_pair,
+    measure_scrapes,
+    misses,
+    overhead_lines,
+    scrape_lines,
+    series_of,
+)
+from benchmarks.processes import choose_cores
+
+
+def measured(rate: float) -> Measured:
+    return Measured(
+        deliveries_per_s=rate,
+        publishes_per_s=rate,
+        behind_ns=0.0,
+        server_cpu=1.0,
+        load_cpu=0.5,
+        others_cpu=0.0,
+        others_load_cpu=0.0,
+        delivered=1,
+        acknowledged=1,
+    )
+
+
+def pairs(*changes: float) -> list[Pair]:
+    # The machine's speed drifts by half from round to round; within a pair it is the same.
+    rates = [100_000.0 * (1 + number % 2 / 2) for number in range(len(changes))]
+    return [
+        Pair(shape="room", without=measured(rate), scraped=measured(rate * (1 + change)))
+        for rate, change in zip(rates, changes, strict=True)
+    ]
+
+
+def scrapes(*, series: int = 100, duration_ns: int = 2_000_000) -> Scrapes:
+    return Scrapes(connections=10_000, durations_ns=(duration_ns,) * 3, series=series, page_bytes=8_000)
+
+
+def word(chosen: list[Pair]) -> str:
+    return overhead_lines(chosen, {"room": cost(chosen)})[1][7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "missed"),
+    [
+        ((-0.004, -0.006, -0.005, -0.003, -0.005), "reached", False),
+        ((-0.05, -0.051, -0.049, -0.05, -0.052), "missed", True),
+        ((-0.06, 0.04, -0.03, 0.02, -0.01), "inconclusive", False),
+    ],
+)
+def test_a_cost_is_judged_by_its_whole_interval(changes: tuple[float, ...], expected: str, missed: bool) -> None:
+    chosen = pairs(*changes)
+    assert word(chosen) == expected
+    assert misses({"room": cost(chosen)}, [scrapes()]) is missed
+
+
+def test_the_ratio_is_of_pairs_so_drift_between_rounds_cancels() -> None:
+    interval = cost(pairs(-0.01, -0.01, -0.01, -0.01))
+    assert interval.value == pytest.approx(0.99)
+    assert interval.low == pytest.approx(0.99)
+    assert interval.high == pytest.approx(0.99)
+
+
+def test_too_many_series_and_slow_scrapes_are_misses() -> None:
+    assert not misses({}, [scrapes()])
+    assert misses({}, [scrapes(series=SERIES_MAX)])
+    assert misses({}, [scrapes(duration_ns=SCRAPE_NS_MAX)])
+
+
+def test_series_are_the_lines_that_are_no_comments() -> None:
+    page = b'# HELP a Text\n# TYPE a counter\na_total{code="x"} 1.0\na_total{code="y"} 2.0\n# TYPE b gauge\nb 3.0\n'
+    assert series_of(page) == 3
+
+
+def test_the_tables_have_a_cell_for_every_heading() -> None:
+    chosen = pairs(0.0, 0.0, 0.0)
+    for table in (overhead_lines(chosen, {"room": cost(chosen)}), scrape_lines([scrapes()])):
+        assert len(table) == 2
+        assert {len(line) for line in table} == {len(table[0])}
+
+
+@pytest.mark.parametrize("options", [["--rounds", "2"], ["--seconds", "0"], ["--connections", "0"], ["--shapes", "x"]])
+def test_options_that_cannot_work_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_a_real_relay_is_measured_without_and_with_scrapes() -> None:
+    cores = choose_cores()
+    allowed = os.sched_getaffinity(0)
+    try:
+        pair = measure_pair(Shape(name="tiny", streams=2, subscribers=1, window=1), cores, 0.05, 0)
+        scraped = measure_scrapes(cores, 20, scrapes=2)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert pair.without.delivered > 0
+    assert pair.scraped.delivered > 0
+    assert len(scraped.durations_ns) == 2
+    assert 0 < scraped.series < SERIES_MAX
