@@ -119,7 +119,8 @@ class Window:
         if self._by_id is not None:
             self._by_id.update(dict.fromkeys(ids, span))
         self._ids_held += len(ids)
-        while self._ids_held - len(self._spans[0].ids) >= PUBLISH_WINDOW:
+        # One without a number may still be refused, and taken back.
+        while self._spans[0].seq and self._ids_held - len(self._spans[0].ids) >= PUBLISH_WINDOW:
             self._forget(self._spans.popleft())
         return span
 

@@ -140,9 +140,9 @@ class Client:
         return self.send(wire.Subscribe(request, cap, use, proof, epoch, after))
 
     def publish(self, number: int, *labels: int, size: int = 256) -> list[Any]:
-        """Publish durable records whose label is also their id, one message each, all in one turn."""
-        for label in labels:
-            self.give(self.frame(wire.encode(wire.Publish(number, 0, label, None, sealed_of(label, size)))))
+        """Publish durable records whose label is also their id, one message each, all in one read."""
+        records = [wire.Publish(number, 0, label, None, sealed_of(label, size)) for label in labels]
+        self.give(b"".join([self.frame(wire.encode(record)) for record in records]))
         self.net.settle()
         return self.pop()
 
