@@ -140,33 +140,43 @@ def run(
     return runner.run(plan, thresholds)
 
 
-def report(*runs: Path) -> int:
-    """Show the results of runs again.
+def report(*runs: Path, output: Annotated[Path | None, Parameter(alias="-o")] = None) -> int:
+    """Show runs again, and write a report of them: of several, one that lays them over each other and compares them.
 
     Parameters
     ----------
     runs
-        Folders of runs, or their result.json.
+        Folders of runs, their result.json, or folders that hold runs.
+    output
+        File to write: .html, .md (Markdown) or .xml (JUnit). Default: report.html in the run's folder, or for several
+        runs comparison.html beside the first.
     """
     from rich.console import Console
+    from rich.text import Text
 
+    from loadtests.report import comparison, files
     from loadtests.report.terminal import render_final
-    from loadtests.results import EXIT_CONFIGURATION, ResultsError, load
+    from loadtests.results import EXIT_CONFIGURATION, ResultsError
 
-    found, problems = [], []
-    for path in runs:
-        try:
-            found.append((path, load(path)))
-        except ResultsError as error:
-            problems.append(f"{error}.")
-    if not runs:
-        problems.append("Name one run at least: a folder below runs/.")
-    if problems:
-        for problem in problems:
-            sys.stderr.write(f"relaymark report: {problem}\n")
+    try:
+        if not runs:
+            raise ResultsError("name one run at least: a folder below runs/")
+        if output is not None:
+            files.check_name(output)
+        paths = files.find(runs)
+        found = files.read(paths)
+        output = output or files.default_output(paths)
+        files.write(found, output)
+    except ResultsError as error:
+        sys.stderr.write(f"relaymark report: {error}.\n")
         return EXIT_CONFIGURATION
-    for path, result in found:
-        render_final(result, Console(), path)
+    console = Console()
+    for path, result in zip(paths, found, strict=True):
+        render_final(result, console, path)
+    if len(found) > 1:
+        for sentence in comparison.sentences(comparison.group(found)):
+            console.print(Text(sentence), soft_wrap=True)
+    console.print(Text(f"report: {output}"), soft_wrap=True)
     return 0
 
 

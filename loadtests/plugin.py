@@ -217,6 +217,7 @@ class _Master:
     def _report(self, result: Result) -> None:
         from rich.console import Console
 
+        from loadtests.report import files
         from loadtests.report.terminal import render_final
 
         render_final(result, Console())
@@ -224,6 +225,7 @@ class _Master:
             try:
                 folder = create_run_directory(Path(self._out), result.scenario, result.started_unix_ns)
                 path = write(folder, result, self.conductor.gathering.recorder.intervals())
+                files.write([result], folder / files.NAME)
             except ResultsError as error:
                 _log.error("%s", error)
             else:

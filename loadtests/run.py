@@ -37,6 +37,7 @@ from loadtests.gathering import Gathering
 from loadtests.plan import REFERENCE, Plan, Refused
 from loadtests.probe import probe
 from loadtests.recorder import Histogram, series_name
+from loadtests.report import files
 from loadtests.report.terminal import Live, Progress, render_final
 from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET, Result
 from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
@@ -306,6 +307,7 @@ class _Session:
     def _report(self, result: Result, gathering: Gathering) -> None:
         try:
             path = results.write(self.folder, result, gathering.recorder.intervals())
+            files.write([result], self.folder / files.NAME)
         except results.ResultsError as error:
             raise Refused(EXIT_CONFIGURATION, [f"{error}."]) from None
         if self._plan.json:
