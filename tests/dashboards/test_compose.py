@@ -47,7 +47,13 @@ def test_images_have_versions_and_grafana_is_11_or_later() -> None:
 def test_prometheus_finds_its_configuration_and_its_rules() -> None:
     (config,) = [part.partition("=")[2] for part in SERVICES["prometheus"]["command"] if "--config.file" in part]
     found = on_this_side("prometheus", config)
-    for name in read(found)["rule_files"]:
+    listed = [
+        name
+        for job in read(found)["scrape_configs"]
+        for part in job.get("file_sd_configs", ())
+        for name in part["files"]
+    ]
+    for name in (*read(found)["rule_files"], *listed):
         assert (found.parent / name).is_file(), name
 
 

@@ -95,7 +95,6 @@ def configure(folder: Path, loadtest_port: int) -> Path:
     config["global"] = {"scrape_interval": SCRAPE, "evaluation_interval": "500ms"}
     relay, loadtest = config["scrape_configs"]
     assert (relay["job_name"], loadtest["job_name"]) == ("relay", "loadtest")
-    relay["static_configs"] = []
     (discovery,) = relay["http_sd_configs"]
     discovery["url"] = discovery["url"].replace(":9465/", f":{loadtest_port}/")
     discovery["refresh_interval"] = "500ms"
