@@ -8,7 +8,7 @@ Works on Locust's master and on a lone process; the other side of the messages i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from gevent.event import Event
 
 from loadtests.gathering import Gathering, command_line
 from loadtests.recorder import Histogram
-from loadtests.results import Result
+from loadtests.results import Kind, Result
 from loadtests.settings import Settings
 from loadtests.targets import ReferenceRelay
 from loadtests.thresholds import Threshold
@@ -213,6 +213,11 @@ class Conductor:
         end_ns = monotonic_ns() + int(patience_s * 1e9)
         while not reached() and monotonic_ns() < end_ns:
             gevent.sleep(POLL_S)
+
+    def so_far(self) -> tuple[Mapping[str, Histogram], Mapping[str, Kind]]:
+        """Return the histograms by series and what was done by kind; both are empty before the first run."""
+        run = self.gathering
+        return ({}, {}) if run is None else (run.recorder.totals, run.kinds_so_far())
 
     # -- messages from workers -----------------------------------------------------------------------
 

@@ -138,6 +138,10 @@ def _attach(name: str, environment: Any, **_: Any) -> None:
             environment.relaymark = _Master(environment, name)
         except ThresholdError as error:
             _refuse(str(error))
+        if environment.web_ui is not None:
+            from loadtests.report import locust_tab
+
+            locust_tab.install(environment, environment.relaymark.conductor.so_far)
     if isinstance(runner, WorkerRunner | LocalRunner):
         _attach_worker(environment)
 

@@ -37,7 +37,7 @@ from loadtests.gathering import Gathering
 from loadtests.plan import REFERENCE, Plan, Refused
 from loadtests.probe import probe
 from loadtests.recorder import Histogram, series_name
-from loadtests.report import files
+from loadtests.report import files, locust_tab
 from loadtests.report.terminal import Live, Progress, render_final
 from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET, Result
 from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
@@ -84,6 +84,7 @@ class _Session:
         self._stack = stack
         self._relay: ReferenceRelay | None = None
         self._children: list[subprocess.Popen[bytes]] = []
+        self._locust_arguments: list[str] = []
         self._interrupted = Event()
         cores = sorted(os.sched_getaffinity(0))
         self._relay_cores = {cores[0]} if len(cores) > 1 and plan.target == REFERENCE else None
@@ -166,7 +167,7 @@ class _Session:
         self._start_workers(environment)
         self._console.print(self._describe(address), soft_wrap=True, highlight=False)
         served = self._serve_metrics(conductor)
-        page = self._open_page(environment)
+        page = self._open_page(environment, conductor)
         self._let_ctrl_c_end(conductor)
         environment.runner.start(plan.settings.participants, spawn_rate=plan.settings.participants)
         self._follow(environment, conductor)
@@ -207,6 +208,7 @@ class _Session:
         if settings.ca is not None:
             arguments += ["--tls-ca", settings.ca]
         options = get_parser().parse_args(arguments)
+        self._locust_arguments = arguments
         options.clock_shift_ms = ",".join(map(str, settings.clock_shift_ms))
         options.relaymark_run = settings.run
         options.relaymark_own_certificate = self._relay is not None and address.tls
@@ -296,10 +298,15 @@ class _Session:
         self._console.print(f"metrics: http://{host}:{server.server_port}/metrics", highlight=False)
         return server
 
-    def _open_page(self, environment: Any) -> Any:
+    def _open_page(self, environment: Any, conductor: Conductor) -> Any:
         if not self._plan.ui:
             return None
+        # Locust's page parses the arguments of the process at every visit, and must find its own.
+        ours = sys.argv[1:]
+        self._stack.callback(lambda: sys.argv.__setitem__(slice(1, None), ours))
+        sys.argv[1:] = self._locust_arguments
         page = environment.create_web_ui("127.0.0.1", UI_PORT)
+        locust_tab.install(environment, conductor.so_far)
         self._stack.callback(page.stop)
         self._console.print(f"Locust's page: http://127.0.0.1:{UI_PORT}", highlight=False)
         return page
