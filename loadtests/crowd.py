@@ -156,6 +156,7 @@ class Crowd:
         self._process = psutil.Process()
         self._cpu_at = (monotonic_ns(), time.process_time_ns())
         self._load_from = self._load_to = self._cpu_at
+        self._gc_threshold = gc.get_threshold()
 
     def _name_series(self) -> None:
         self.recorder = Recorder(monotonic_ns(), keep_history=False)
@@ -267,6 +268,7 @@ class Crowd:
         self.started = self.sending = True
         gc.collect()
         gc.freeze()
+        self._gc_threshold = gc.get_threshold()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
         for actor in self.actors.values():
             actor.start(start_ns)
@@ -317,6 +319,7 @@ class Crowd:
         self.over = True
         self.swarm.stop()
         gc.unfreeze()
+        gc.set_threshold(*self._gc_threshold)
 
     # -- reports -------------------------------------------------------------------------------------
 
