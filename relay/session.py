@@ -214,10 +214,9 @@ class Peer:
         if silent_s >= 2 * KEEPALIVE_S:
             self.fail(Code.KEEPALIVE)
             return CLOSE_S_MAX
-        if silent_s >= KEEPALIVE_S:
-            if self.pinged_ns <= self.heard_ns:
-                self.pinged_ns = now
-                self.hub.push(box, framing.encode(framing.PING, b""))
+        if silent_s >= KEEPALIVE_S and self.pinged_ns <= self.heard_ns:
+            self.pinged_ns = now
+            self.hub.push(box, framing.encode(framing.PING, b""))
         if box.standing is not None or self.state == State.GREETING:
             return 1.0
         return KEEPALIVE_S - silent_s if silent_s < KEEPALIVE_S else 2 * KEEPALIVE_S - silent_s

@@ -218,13 +218,18 @@ class Member:
             pass
         return record
 
-    def closed(self) -> int | None:
-        """Read until the relay closes; return its code."""
+    def rest(self) -> tuple[list[Any], int | None]:
+        """Read until the relay closes; return the records and its code."""
+        records = []
         try:
             while True:
-                self.receive()
+                records.append(self.receive())
         except Closed as closed:
-            return closed.code
+            return records, closed.code
+
+    def closed(self) -> int | None:
+        """Read until the relay closes; return its code."""
+        return self.rest()[1]
 
     def subscribe(
         self,

@@ -199,7 +199,7 @@ class Pump:
 
     def _writable(self, connection: _Connection) -> None:
         box = connection.box
-        if connection.tls is not None and not connection.tls.flush():
+        if connection.tls is not None and not self._flush_tls(connection, connection.tls):
             return
         data = box.gather()
         try:
@@ -226,6 +226,18 @@ class Pump:
                 self._finish(connection)
             else:
                 self._hub.drained(connection.peer)  # type: ignore[arg-type]
+
+    def _flush_tls(self, connection: _Connection, tls: TlsSocket) -> bool:
+        """Send ciphertext that waits; return whether all of it went and the connection is still there."""
+        waiting = len(tls.unsent)
+        try:
+            flushed = tls.flush()
+        except OSError:
+            self._lose(connection)
+            return False
+        if len(tls.unsent) < waiting:
+            connection.peer.progress_ns = self._hub.now_ns
+        return flushed
 
     def _watch(self, connection: _Connection) -> None:
         mask = (READ if connection.reading else 0) | (WRITE if connection.writing else 0)

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 import trio_websocket
@@ -25,6 +26,8 @@ from relay.wire import SUBPROTOCOL
 
 class _Connection:
     """One WebSocket connection and what wakes its writer."""
+
+    nursery: trio.Nursery
 
     def __init__(self, peer: Peer, socket: WebSocketConnection) -> None:
         self.peer = peer
@@ -104,6 +107,7 @@ class _Library:
         connection.peer.box.owner = connection
         try:
             async with trio.open_nursery() as nursery:
+                connection.nursery = nursery
                 nursery.start_soon(self._write, connection)
                 await self._read(connection)
                 nursery.cancel_scope.cancel()
@@ -157,12 +161,18 @@ class _Library:
                 await connection.socket.aclose(code, payload[2:].decode())
                 return
             if opcode == framing.PING:
-                await connection.socket.ping(b"keep-alive")
+                connection.nursery.start_soon(self._ping, connection)
             elif opcode == framing.TEXT:
                 await connection.socket.send_message(payload.decode())
             else:
                 await connection.socket.send_message(payload)
             self._hub.counters.sent_bytes += len(payload)
+
+    async def _ping(self, connection: _Connection) -> None:
+        """Ask for a sign of life. The library waits for the pong, and tells nobody else of it."""
+        with suppress(ConnectionClosed):
+            await connection.socket.ping()
+            connection.peer.heard_ns = self._relay.clock()
 
 
 async def _serve(
