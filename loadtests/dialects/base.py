@@ -153,6 +153,11 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True):
     capability: bytes
     prove: Callable[[bytes], bytes] | None = None
 
+    @property
+    def topic(self) -> str:
+        """The stream's name for relays that name streams by text: 16 hexadecimal digits."""
+        return self.name[:8].hex()
+
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What a relay has, so that the harness knows what it can ask of it and how to keep the ledger."""
@@ -169,6 +174,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     """It answers `time`."""
     echoes: bool
     """A publisher that also receives gets its own records back."""
+    one_stream: bool = False
+    """A connection is for one stream, and either receives or publishes."""
 
 
 class Dialect(Protocol):

@@ -1,0 +1,37 @@
+"""mosquitto, MQTT over WebSocket: where its binary is, and its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers.daemons import which
+
+HOW_TO_GET: Final = "apt-get install mosquitto"
+
+CONFIGURATION: Final = """\
+listener {port} 127.0.0.1
+protocol websockets
+allow_anonymous true
+persistence false
+set_tcp_nodelay true
+max_queued_messages 0
+max_queued_bytes 0
+max_inflight_messages 0
+log_dest stderr
+log_type error
+log_type warning
+"""
+"""No bound on what is queued for a slow reader, so that nothing is dropped within a measurement."""
+
+
+def find() -> str | None:
+    """Return the path of the binary, None if it is not installed."""
+    return which("mosquitto")
+
+
+def command(binary: str, directory: Path, port: int) -> list[str]:
+    """Return what starts the server on `port` with a configuration file in `directory`."""
+    file = directory / "mosquitto.conf"
+    file.write_text(CONFIGURATION.format(port=port))
+    return [binary, "-c", str(file)]

@@ -1,0 +1,200 @@
+"""Redis and Valkey Pub/Sub: RESP3 over plain TCP, so that one connection may publish and receive.
+
+| the server sends                    | means                                                            |
+|-------------------------------------|------------------------------------------------------------------|
+| a map                               | the answer to HELLO 3: Ready                                     |
+| push `message topic sealed`         | a delivery                                                       |
+| push `subscribe` or `unsubscribe`   | the oldest request is done                                       |
+| a number                            | the oldest request, a PUBLISH, is done                           |
+| +PONG                               | the oldest request, to attach for publishing alone, is done      |
+| an error                            | the oldest request is refused; before Ready: Failed              |
+
+Source: redis.io, docs/reference/protocol-spec and docs/interact/pubsub.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, ClassVar, Final
+
+from loadtests.dialects.base import (
+    Attach,
+    Event,
+    Failed,
+    Features,
+    Published,
+    Ready,
+    Refused,
+    Subscribed,
+    Unsubscribed,
+)
+
+_HELLO: Final = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+_MESSAGE: Final = b">3\r\n$7\r\nmessage\r\n$16\r\n"
+_TOPIC_AT: Final = len(_MESSAGE)
+_LENGTH_AT: Final = _TOPIC_AT + 16 + 3
+_BYTES_MAX: Final = 4_194_304
+
+
+class _Error(str):
+    """An error's text, told apart from other strings."""
+
+    __slots__ = ()
+
+
+class _Malformed(Exception):
+    """Not RESP3."""
+
+
+class Redis:
+    """One connection to Redis or Valkey."""
+
+    __slots__ = ("_over", "_pending", "_ready", "_rest", "_streams", "_topics")
+
+    features: ClassVar[Features] = Features(
+        numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
+    )
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._ready = False
+        self._over = False
+        self._pending: deque[Event | None] = deque([Ready(None)])  # what each answer will mean; None: nothing
+        self._streams: dict[bytes, int] = {}
+        self._topics: dict[int, bytes] = {}
+
+    def opening(self) -> bytes:
+        return _HELLO
+
+    def subscribe(self, attach: Attach, *, after: int | None = None, epoch: int | None = None) -> bytes:
+        if not self._ready:
+            raise LookupError("subscribe before Ready")
+        topic = attach.topic.encode()
+        self._streams[topic], self._topics[attach.stream] = attach.stream, topic
+        self._pending.append(Subscribed(attach.stream, None, None, False))
+        return b"*2\r\n$9\r\nSUBSCRIBE\r\n$16\r\n%b\r\n" % topic if attach.use & 1 else _PING
+
+    def unsubscribe(self, stream: int) -> bytes:
+        self._pending.append(Unsubscribed(stream, None))
+        return b"*2\r\n$11\r\nUNSUBSCRIBE\r\n$16\r\n%b\r\n" % self._topics.pop(stream)
+
+    def publish(self, stream: int, id: int, sealed: bytes, *, durable: bool = True, slot: int = 0) -> bytes:  # noqa: A002
+        topic = self._topics[stream]
+        self._pending.append(Published(id, None) if durable else None)
+        return b"*3\r\n$7\r\nPUBLISH\r\n$16\r\n%b\r\n$%d\r\n%b\r\n" % (topic, len(sealed), sealed)
+
+    def ack(self, stream: int, upto: int) -> bytes:
+        return self._topics[stream][:0]
+
+    def time(self, sent_ns: int) -> bytes:
+        return b""
+
+    def close(self, code: int = 1000) -> bytes:
+        return b"*1\r\n$4\r\nQUIT\r\n"
+
+    def receive(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if self._over:
+            return events
+        data = self._rest + data if self._rest else data
+        position, end = 0, len(data)
+        streams, find = self._streams, data.find
+        try:
+            while position < end:
+                if data.startswith(_MESSAGE, position):
+                    # The quick way for nearly all that comes; what is cut short takes the thorough one.
+                    start = find(b"\r\n", position + _LENGTH_AT) + 2
+                    if start > 1:
+                        stop = start + int(data[position + _LENGTH_AT : start - 2])
+                        stream = streams.get(data[position + _TOPIC_AT : position + _TOPIC_AT + 16])
+                        if stop + 2 <= end and stream is not None:
+                            events.append((stream, None, None, data[start:stop]))
+                            position = stop + 2
+                            continue
+                found = _value(data, position)
+                if found is None:
+                    break
+                self._take(found[0], data[position : position + 1], events)
+                position = found[1]
+        except (_Malformed, ValueError, KeyError, IndexError) as error:
+            self._over = True
+            events.append(Failed(f"the relay does not speak RESP3: {error}"))
+        self._rest = data[position:]
+        return events
+
+    def _take(self, value: Any, form: bytes, events: list[Event]) -> None:
+        """Append what one answer or push means. Raises _Malformed, KeyError, IndexError for what was not asked for."""
+        if form == b">":
+            if value[0] == b"message":
+                events.append((self._streams[value[1]], None, None, value[2]))
+                return
+            if value[0] not in (b"subscribe", b"unsubscribe"):
+                raise _Malformed(f"push {value[0]!r}")
+        if not self._pending:
+            raise _Malformed(f"it answered {value!r:.80} though nothing was asked")
+        event = self._pending.popleft()
+        if isinstance(value, _Error):
+            if not self._ready:
+                raise _Malformed(value)
+            events.append(_refused(event))
+            return
+        self._ready = True
+        if isinstance(event, Unsubscribed):
+            self._streams = {topic: stream for topic, stream in self._streams.items() if stream != event.stream}
+        if event is not None:
+            events.append(event)
+
+
+def _refused(asked: Event | None) -> Refused:
+    """Return the refusal of what would have been answered with `asked`. RESP has no codes: 0."""
+    match asked:
+        case Subscribed():
+            return Refused(0, "subscribe", asked.stream)
+        case Published():
+            return Refused(0, "publish", asked.id)
+        case _:
+            return Refused(0, "other", 0)
+
+
+def _value(data: bytes, position: int) -> tuple[Any, int] | None:
+    """Return the value at `position` and where it ends; None if it is cut short. Raises _Malformed, ValueError."""
+    stop = data.find(b"\r\n", position)
+    if stop < 0:
+        if len(data) - position > _BYTES_MAX:
+            raise _Malformed("a line without an end")
+        return None
+    form, line, position = data[position : position + 1], data[position + 1 : stop], stop + 2
+    match form:
+        case b"+" | b"," | b"(":
+            return line, position
+        case b"-":
+            return _Error(line.decode("latin-1")), position
+        case b":":
+            return int(line), position
+        case b"_":
+            return None, position
+        case b"#":
+            return line == b"t", position
+        case b"$" | b"=" | b"!":
+            length = int(line)
+            if not -1 <= length <= _BYTES_MAX:
+                raise _Malformed(f"a string of {length} bytes")
+            if length < 0:
+                return None, position
+            end = position + length + 2
+            content = data[position : end - 2]
+            return (_Error(content.decode("latin-1")) if form == b"!" else content, end) if end <= len(data) else None
+        case b"*" | b">" | b"~" | b"%":
+            values = []
+            for _ in range(int(line) * (2 if form == b"%" else 1)):
+                found = _value(data, position)
+                if found is None:
+                    return None
+                values.append(found[0])
+                position = found[1]
+            return values, position
+    raise _Malformed(f"a value that begins with {form!r}")
+
+
+__all__ = ["Redis"]
