@@ -37,6 +37,12 @@ def resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def open_files() -> int:
+    """Return how many descriptors are open. From Linux 6.2 on the folder's size says so; listing 10,000 takes 20 ms."""
+    folder = "/proc/self/fd"
+    return os.stat(folder).st_size or len(os.listdir(folder))
+
+
 class RelayCollector(Collector):
     """Reads a Relay when Prometheus asks."""
 
@@ -94,7 +100,7 @@ class RelayCollector(Collector):
         yield from _outbox_metrics(relay)
         yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=resident_bytes())
         yield CounterMetricFamily("process_cpu_seconds", "CPU time, user and system", value=time.process_time())
-        yield GaugeMetricFamily("process_open_fds", "Open descriptors", value=len(os.listdir("/proc/self/fd")))
+        yield GaugeMetricFamily("process_open_fds", "Open descriptors", value=open_files())
 
 
 def _outbox_metrics(relay: Relay) -> Iterator[Metric]:
@@ -187,4 +193,4 @@ class MetricsServer:
             server.server_close()
 
 
-__all__ = ["MetricsServer", "RelayCollector", "resident_bytes"]
+__all__ = ["MetricsServer", "RelayCollector", "open_files", "resident_bytes"]

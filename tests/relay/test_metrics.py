@@ -14,7 +14,7 @@ from scripted import NOW_NS, SUBSCRIBE, Client, Net, capability_of, sealed_of, s
 from relay import wire
 from relay.buckets import Buckets
 from relay.errors import Code
-from relay.metrics import MetricsServer, resident_bytes
+from relay.metrics import MetricsServer, open_files, resident_bytes
 from relay.store import MemoryStore
 from relay.transports.base import Relay
 
@@ -180,3 +180,14 @@ def test_buckets_count_every_duration_once() -> None:
 
 def test_resident_memory_is_of_this_process() -> None:
     assert 10_000_000 < resident_bytes() < 10_000_000_000
+
+
+def test_open_descriptors_are_counted() -> None:
+    before = open_files()
+    opened = [socket.socket() for _ in range(5)]
+    try:
+        assert open_files() == before + 5
+    finally:
+        for one in opened:
+            one.close()
+    assert open_files() == before
