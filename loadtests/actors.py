@@ -235,6 +235,11 @@ class Actor:
             self._crowd.resumptions.begin(due_ns)
         self._connect()
 
+    def hurry(self) -> None:
+        """The load is over: who read slowly reads as fast as it can."""
+        if self._slow and self._connection is not None:
+            self._connection.resume()
+
     def leave(self) -> None:
         """Unsubscribe from everything: at the end of the run, or because Locust stops this user."""
         self._leaving = True
@@ -283,7 +288,7 @@ class Actor:
         self._send(self._speaking.opening())
 
     def received(self, data: bytes, now_ns: int) -> None:
-        if self._plan.read_bytes_per_s is not None and not self._leaving:
+        if self._plan.read_bytes_per_s is not None and self._crowd.sending:
             self._slow_down(len(data), self._plan.read_bytes_per_s, now_ns)
         for event in self._speaking.receive(data):
             if type(event) is tuple:

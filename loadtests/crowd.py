@@ -289,6 +289,8 @@ class Crowd:
         if self.sending:
             self._load_to = (monotonic_ns(), time.process_time_ns())
         self.sending = False
+        for actor in self.actors.values():
+            actor.hurry()
 
     @property
     def silent(self) -> bool:

@@ -1,11 +1,15 @@
 """All sockets and timers of one worker process, served by a single greenlet.
 
 A nested epoll, unknown to gevent but for its own descriptor, holds every socket. One greenlet waits on it through
-gevent's loop, so Locust's own greenlets go on, and then serves all that is ready:
+gevent's loop, so Locust's own greenlets go on, and then takes turns:
 
-    gevent loop --(epoll is readable)--> turn: ready sockets -> handler.received(...)
-                                               due times     -> callback(due_ns, now_ns)
-                                               broken ones   -> handler.closed(...)
+    gevent loop --(epoll is readable)--> turn: read every ready socket, note when      -> inbox
+                                               for at most half a millisecond: inbox   -> handler.received, .closed
+                                               whenever one is due, between any of these -> callback(due_ns, now_ns)
+
+Reading comes before understanding: when a room's two thousand copies come at once, each has the time at which it was
+read, not the time at which those before it had been opened. The inbox is bounded; when it is full nothing is read, and
+the lag of the loop, which is sampled by a timer among the sockets, shows it.
 
 Time is `time.monotonic_ns()`. Due times are kept on one heap and looked at after every socket, so that a large batch
 does not make a send late; a timerfd in the epoll wakes the swarm for the next one.
@@ -38,7 +42,11 @@ READ: Final = select.POLLIN | 0x2000  # EPOLLRDHUP: told of a peer that went awa
 WRITE: Final = select.POLLOUT
 RECV_BYTES: Final = 65_536
 EVENTS_MAX: Final = 512
-"""Sockets served in one turn before gevent's loop gets to run."""
+"""Sockets read in one turn."""
+WORK_NS_MAX: Final = 500_000
+"""How long a turn works on what was read before it looks for more: the grain of the arrival times under load."""
+INBOX_BYTES_MAX: Final = 33_554_432
+"""Read and not yet understood. Past this the sockets' own buffers fill, and then the relay's."""
 CONNECTS_MAX: Final = 128
 """Connects under way at once: less than a usual listen queue, so that no SYN is dropped and repeated a second later."""
 CONNECT_NS_MAX: Final = 15_000_000_000
@@ -81,6 +89,7 @@ class Connection:
     __slots__ = (
         "_cork",
         "_deadline_ns",
+        "_discarded",
         "_events",
         "_paused",
         "_queue",
@@ -103,6 +112,7 @@ class Connection:
         self._events = 0
         self._paused = False
         self._deadline_ns = 0
+        self._discarded = False
         self._tls: _Tls | None = None
 
     @property
@@ -130,11 +140,13 @@ class Connection:
             self._watch(self._events | READ)
 
     def close(self) -> None:
-        """Close in order. The handler is not told."""
+        """Close in order. The handler is told nothing more."""
+        self._discarded = True
         self._swarm.drop(self)
 
     def abort(self) -> None:
-        """Close with a reset, as a cut line looks to the peer. The handler is not told."""
+        """Close with a reset, as a cut line looks to the peer. The handler is told nothing more."""
+        self._discarded = True
         if self._socket is not None:
             self._socket.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_LINGER, _RESET)
         self._swarm.drop(self)
@@ -150,6 +162,8 @@ class Connection:
     def _write_raw(self, data: bytes) -> None:
         if self._queue:
             self._queue.append(data)
+            return
+        if self._socket is None:
             return
         try:
             sent = self._socket.send(data)
@@ -195,7 +209,8 @@ class Swarm:
         self._connections: dict[int, Connection] = {}
         self._waiting: deque[tuple[Connection, tuple[str, int], int | None]] = deque()
         self._connecting = 0
-        self._broken: list[tuple[Connection, str]] = []
+        self._inbox: deque[tuple[Connection, bytes | str, int]] = deque()
+        self._inbox_bytes = 0
         self._closing: list[Any] = []
         self._heap: list[tuple[int, int, Callable[[int, int], None]]] = []
         self._pushed = 0
@@ -249,6 +264,7 @@ class Swarm:
         for connection in list(self._connections.values()):
             self.drop(connection)
         self._waiting.clear()
+        self._inbox.clear()
         self._heap.clear()
         self._due_ns = _NEVER
         self._close_dropped()
@@ -266,15 +282,32 @@ class Swarm:
         watcher = hub.loop.io(self.epoll.fileno(), 1)
         try:
             while self._running:
-                hub.wait(watcher)
+                if self._inbox:
+                    gevent.sleep(0)
+                else:
+                    hub.wait(watcher)
                 self.turn()
         finally:
             watcher.close()
+
+    @property
+    def busy(self) -> bool:
+        """Something was read that no handler has got yet."""
+        return bool(self._inbox)
 
     def turn(self) -> None:
         """Serve what is ready now, without waiting."""
         self._in_turn = True
         self.turns += 1
+        if self._inbox_bytes < INBOX_BYTES_MAX:
+            self._gather()
+        self._work()
+        self._close_dropped()
+        self._in_turn = False
+        self._arm()
+
+    def _gather(self) -> None:
+        """Read every socket that is ready."""
         connections = self._connections
         for fd, events in self.epoll.poll(0, EVENTS_MAX):
             connection = connections.get(fd)
@@ -294,13 +327,6 @@ class Swarm:
             now_ns = monotonic_ns()
             if now_ns >= self._due_ns:
                 self._run_due(now_ns)
-        while self._broken:
-            broken, self._broken = self._broken, []
-            for connection, reason in broken:
-                connection.handler.closed(reason, monotonic_ns())
-        self._close_dropped()
-        self._in_turn = False
-        self._arm()
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -310,14 +336,40 @@ class Swarm:
         except OSError as error:
             self.fail(connection, _text(error))
             return
-        now_ns = monotonic_ns()
-        if connection._tls is not None and data:
-            data = self._decrypt(connection, connection._tls, data)
-            if data is None:
-                return
-        if not data:
+        if data:
+            self._inbox.append((connection, data, monotonic_ns()))
+            self._inbox_bytes += len(data)
+        else:
             self.fail(connection, "closed by the peer")
-            return
+
+    def _work(self) -> None:
+        """Hand out what was read, for a while."""
+        inbox = self._inbox
+        end_ns = monotonic_ns() + WORK_NS_MAX
+        while inbox:
+            connection, data, now_ns = inbox.popleft()
+            if isinstance(data, str):
+                if not connection._discarded:
+                    connection.handler.closed(data, now_ns)
+            else:
+                self._inbox_bytes -= len(data)
+                if not connection._discarded:
+                    self._hand_out(connection, data, now_ns)
+            now_ns = monotonic_ns()
+            if now_ns >= self._due_ns:
+                self._run_due(now_ns)
+            if now_ns > end_ns:
+                return
+
+    def _hand_out(self, connection: Connection, data: bytes, now_ns: int) -> None:
+        if connection._tls is not None:
+            plain = self._decrypt(connection, connection._tls, data)
+            if plain is None:
+                return
+            if not plain:
+                self.fail(connection, "closed by the peer")
+                return
+            data = plain
         cork: list[bytes] = []
         connection._cork = cork
         connection.handler.received(data, now_ns)
@@ -410,7 +462,7 @@ class Swarm:
 
     def _fail_to_connect(self, connection: Connection, reason: str) -> None:
         self._connecting -= 1
-        self._broken.append((connection, reason))
+        self._inbox.append((connection, reason, monotonic_ns()))
         self.at(0, self._connect_next)
 
     def _advance(self, connection: Connection) -> None:
@@ -457,10 +509,10 @@ class Swarm:
         return done and connection.fd >= 0
 
     def fail(self, connection: Connection, reason: str) -> None:
-        """Drop `connection` and tell its handler at the end of the turn."""
+        """Drop `connection`; its handler is told after all that was read."""
         if connection._socket is not None:
             self.drop(connection)
-            self._broken.append((connection, reason))
+            self._inbox.append((connection, reason, monotonic_ns()))
             if not self._in_turn:
                 self.at(0, _nothing)
 

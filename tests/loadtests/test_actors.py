@@ -403,13 +403,14 @@ def test_a_slow_reader_pauses_and_is_not_among_the_latencies() -> None:
     stage.go()
     sealer = stage.crowd.sealer(STREAM, 0, None)
     now_ns = stage.swarm.now_ns
-    assert stage.connection.paused
+    assert not stage.connection.paused
     stage.tell((STREAM, 1, None, sealer.seal(Kind.MESSAGE, 1, now_ns, now_ns, b"", clock=1)))
     assert stage.values("deliver", kind="message", basis="sent") == []
     assert stage.values("deliver_slow") == [0]
+    assert stage.connection.paused
     stage.swarm.advance(now_ns + 100_000_000_000)
     assert not stage.connection.paused
     stage.connection.pause()
-    stage.actor.leave()
+    stage.crowd.stop()
     assert not stage.connection.paused
     stage.crowd.close()

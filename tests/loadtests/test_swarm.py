@@ -14,6 +14,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 import loadtests
+from loadtests import swarm as swarm_module
 from loadtests.swarm import Connection, Swarm
 
 CERTIFICATE = Path(loadtests.__file__).parent / "certificate" / "cert.pem"
@@ -59,7 +60,7 @@ def run_until(swarm: Swarm, done: Callable[[], bool]) -> None:
     end_ns = monotonic_ns() + int(PATIENCE_S * 1e9)
     while not done():
         assert monotonic_ns() < end_ns, "not done in time"
-        select.select([swarm.epoll.fileno()], [], [], 0.1)
+        select.select([swarm.epoll.fileno()], [], [], 0 if swarm.busy else 0.1)
         swarm.turn()
 
 
@@ -171,6 +172,44 @@ def test_a_new_socket_with_the_number_of_a_closed_one_gets_none_of_its_events(
         run_until(swarm, lambda: replacement.opened == 1)
     assert bytes(first.data + second.data) in (b"1", b"2")
     assert replacement.reasons == []
+
+
+def test_what_was_read_before_the_end_is_handed_out_before_it(swarm: Swarm, listener: socket.socket) -> None:
+    handler, _, peer = join(swarm, listener)
+    peer.sendall(bytes(200_000))
+    peer.close()
+    run_until(swarm, lambda: bool(handler.reasons))
+    assert len(handler.data) == 200_000
+
+
+def test_what_was_read_is_forgotten_when_its_connection_is_closed_meanwhile(
+    swarm: Swarm, listener: socket.socket
+) -> None:
+    first, one, peer_one = join(swarm, listener)
+    second, two, peer_two = join(swarm, listener)
+    first.on_data = lambda data: two.close()
+    second.on_data = lambda data: one.close()
+    with peer_one, peer_two:
+        peer_one.sendall(b"1")
+        peer_two.sendall(b"2")
+        run_until(swarm, lambda: bool(first.data or second.data))
+        run_until(swarm, lambda: not swarm.busy)
+    assert bytes(first.data + second.data) in (b"1", b"2")
+    assert first.reasons == second.reasons == []
+
+
+def test_a_full_inbox_stops_the_reading(swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm_module, "INBOX_BYTES_MAX", 1)
+    monkeypatch.setattr(swarm_module, "WORK_NS_MAX", -1)
+    handlers = [join(swarm, listener) for _ in range(3)]
+    for _, _, peer in handlers:
+        peer.sendall(b"x")
+    run_until(swarm, lambda: sum(len(handler.data) for handler, _, _ in handlers) == 1)
+    swarm.turn()
+    assert sum(len(handler.data) for handler, _, _ in handlers) == 2
+    run_until(swarm, lambda: all(handler.data == b"x" for handler, _, _ in handlers))
+    for _, _, peer in handlers:
+        peer.close()
 
 
 def test_paused_connections_are_not_read(swarm: Swarm, listener: socket.socket) -> None:
