@@ -81,7 +81,7 @@ def _grid(count: int) -> list[float]:
 
 def _curve(histogram: Histogram, grid: Sequence[float]) -> list[float | None]:
     reached = [x for x in grid if x <= histogram.count]
-    values = histogram.percentiles([100 * (1 - 1 / x) for x in reached])
+    values = histogram.percentiles([100 * (1 - 1 / x) if x < histogram.count else 100 for x in reached])
     return [micros(value) for value in values] + [None] * (len(grid) - len(reached))
 
 

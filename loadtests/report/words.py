@@ -53,7 +53,13 @@ def verdict_of(result: Result) -> Verdict:
             meaning=f"The run is valid and its figures may be believed; {which} failed.",
             reasons=tuple(outcome.text for outcome in failed),
         )
-    held = f" All {len(result.thresholds)} thresholds hold." if result.thresholds else ""
+    held = ""
+    if result.thresholds:
+        held = (
+            " Its threshold holds."
+            if len(result.thresholds) == 1
+            else f" All {len(result.thresholds)} thresholds hold."
+        )
     return Verdict(word="Valid", tone="good", meaning=f"The figures may be believed.{held}")
 
 
@@ -166,13 +172,13 @@ def percent(share: float) -> str:
 
 def size(value: float) -> str:
     """Return bytes to three significant digits in binary units."""
-    scaled, unit = float(value), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last one tried is the one that fits
-        if abs(scaled) < 1000:
-            break
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    scaled = float(value)
+    while abs(scaled) >= 1000 and len(units) > 1:
         scaled /= 1024
-    text = f"{scaled:.0f}" if abs(scaled) >= 100 or unit == "B" else f"{scaled:.3g}"
-    return f"{text}\N{NO-BREAK SPACE}{unit}"
+        del units[0]
+    text = f"{scaled:.0f}" if abs(scaled) >= 100 or units[0] == "B" else f"{scaled:.3g}"
+    return f"{text}\N{NO-BREAK SPACE}{units[0]}"
 
 
 __all__ = [

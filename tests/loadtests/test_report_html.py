@@ -1,0 +1,291 @@
+"""The HTML report as text: complete, escaped, self-contained and small. What a browser makes of it: test_report_page."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_results import KINDS, MACHINE, SECOND_NS, STARTED_NS, result
+
+from loadtests.recorder import METRICS, Histogram, Recorder, series_name
+from loadtests.report.html import BYTES_MAX, render
+from loadtests.report.tables import TITLES
+from loadtests.results import (
+    Attempts,
+    Event,
+    Machine,
+    Outcome,
+    Rates,
+    Relay,
+    Result,
+    Target,
+    Usage,
+    summaries,
+    tracks,
+)
+from loadtests.validity import Finding
+
+VOID = frozenset({"meta", "link", "input", "br"})
+HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"
+
+
+class Elements(HTMLParser):
+    """Collects start tags with their attributes, and checks that elements are nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def charts(page: str) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return list(json.loads(found.group(1)))
+
+
+def long_run(seconds: int, samples: int) -> Result:
+    """A run with everything that a result can have; its latencies change from second to second."""
+    random = np.random.default_rng(7)
+    recorder = Recorder(started_ns=STARTED_NS)
+    names = [series_name("deliver", kind=kind, basis=basis) for kind in KINDS for basis in ("intended", "sent")]
+    names += [series_name("ack", kind=kind) for kind in KINDS] + ["join", "resume", "lag", "loop_lag", "seal", "open"]
+    names += [
+        series_name(f"fanout_{which}", size=size)
+        for which in ("first", "median", "last")
+        for size in ("1-9", "10-99", "100-999", "1000-9999")
+    ]
+    each = max(1, samples // (len(KINDS) * seconds))
+    some = []
+    for _ in range(60):
+        histogram = Histogram()
+        histogram.record_many(random.lognormal(14 + random.normal() / 4, 1, each).astype(np.int64))
+        some.append(histogram.to_wire())
+    for second in range(seconds):
+        recorder.merge_interval(second, {name: some[random.integers(60)] for name in names})
+    column = list(range(seconds))
+    busy = [round(float(value), 4) for value in random.random(seconds)]
+    return result(
+        duration_ns=seconds * SECOND_NS,
+        series=summaries(recorder.totals),
+        history=tracks(recorder.history()),
+        rates=Rates(
+            second=column,
+            due=random.integers(900, 1100, seconds).tolist(),
+            sent=random.integers(900, 1100, seconds).tolist(),
+            delivered=random.integers(8_000, 9_000, seconds).tolist(),
+        ),
+        usage=[
+            Usage(
+                name=name,
+                role="relay" if name == "relay" else "worker",
+                second=column,
+                cpu=busy,
+                memory_bytes=random.integers(10**7, 10**8, seconds).tolist(),
+                connections=[10_000] * seconds,
+            )
+            for name in ("relay", "worker-1", "worker-2", "worker-3", "worker-4")
+        ],
+    )
+
+
+def test_a_report_has_all_its_parts() -> None:
+    page = render([result(thresholds=[Outcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")])])
+    sections = re.findall(r'<section id="([\w-]+)"', page)
+    assert sections == ["latency", "time", "ledger", "fanout", "connections", "sealing", "machine", "run", "terms"]
+    assert [chart["id"] for chart in charts(page)] == [
+        f"chart-{name}"
+        for name in ("percentiles", "kinds", "bands", "offered", "delivered", "connections", "cpu", "memory", "lag")
+    ]
+    for text in ("Valid", "lost==0", "relaymark run evening-peak --seed 1", "all connections cut", "A processor"):
+        assert text in page
+
+
+def test_every_metric_has_a_title() -> None:
+    assert set(TITLES) == set(METRICS)
+
+
+def test_elements_are_nested_and_described() -> None:
+    elements = Elements(render([result()]))
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    # Landmarks and headings to jump to, a caption for each table, a text for each chart.
+    assert [len(elements.all(tag)) for tag in ("header", "nav", "main", "footer", "h1")] == [1, 1, 1, 1, 1]
+    assert elements.all("html")[0]["lang"] == "en"
+    assert len(elements.all("caption")) == len(elements.all("table")) > 10
+    plots = [each for each in elements.all("div") if each.get("class") == "plot"]
+    assert len(plots) == 9
+    assert all(each["role"] == "img" and len(each["aria-label"] or "") > 60 for each in plots)
+    assert all(attributes.get("scope") in ("col", "row") for attributes in elements.all("th"))
+    for section in elements.all("section"):
+        assert section["aria-labelledby"] in ids
+
+
+def test_nothing_is_fetched() -> None:
+    elements = Elements(render([result(), result(target=Target(name="other"))]))
+    addresses = [attributes[name] for _, attributes in elements.found for name in ("src", "href") if name in attributes]
+    assert addresses
+    assert all(address is not None and address.startswith(("#", "data:")) for address in addresses)
+    policy = next(each for each in elements.all("meta") if "http-equiv" in each)["content"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_comes_from_a_run_is_escaped(count: int) -> None:
+    hostile = [
+        result(
+            target=Target(name=f"{HOSTILE}{index}", url=HOSTILE, version=HOSTILE, promises={HOSTILE: HOSTILE}),
+            scenario=HOSTILE,
+            command=["relaymark", HOSTILE],
+            run=HOSTILE,
+            commit=HOSTILE,
+            python=HOSTILE,
+            versions={HOSTILE: HOSTILE},
+            options={HOSTILE: HOSTILE},
+            notes=[HOSTILE],
+            events=[Event(at_ns=0, text=HOSTILE)],
+            findings=[Finding(HOSTILE, HOSTILE)],
+            thresholds=[Outcome(threshold=HOSTILE, ok=False, observed=None, text=HOSTILE)],
+            machine=Machine(system=HOSTILE, architecture=HOSTILE, cpu=HOSTILE, cpus=1, memory_bytes=1, fingerprint="1"),
+            usage=[Usage(name=HOSTILE, role="worker", second=[0], cpu=[1.0], memory_bytes=[1])],
+            relay=Relay(
+                cpu_ns=1,
+                memory_bytes_idle=1,
+                memory_bytes_max=1,
+                connections=1,
+                deliveries=1,
+                statistics={HOSTILE: 1.0},
+            ),
+        )
+        for index in range(count)
+    ]
+    page = render(hostile)
+    assert "<img" not in page
+    assert not Elements(page).all("img")
+    assert page.count("</script>") == 3
+    assert any(HOSTILE[:30] in json.dumps(chart) for chart in charts(page))
+
+
+def test_a_run_without_anything_has_a_report() -> None:
+    empty = Result(
+        relaymark="0",
+        commit=None,
+        python="",
+        machine=MACHINE,
+        command=[],
+        scenario="room",
+        seed=1,
+        run="",
+        target=Target(name="none"),
+        started_unix_ns=STARTED_NS,
+        duration_ns=0,
+    )
+    page = render([empty])
+    assert "No delivery was measured." in page
+    assert charts(page) == []
+    Elements(page)
+    Elements(render([empty, result()]))
+
+
+def test_no_run_has_no_report() -> None:
+    with pytest.raises(ValueError, match="at least one run"):
+        render([])
+
+
+def test_five_million_samples_in_ten_minutes_stay_small() -> None:
+    run = long_run(600, 5_000_000)
+    assert run.histogram("deliver", basis="intended").count >= 4_990_000
+    assert len(render([run]).encode()) < BYTES_MAX
+    assert len(render([run] * 8).encode()) < BYTES_MAX
+
+
+def test_a_week_has_no_more_points_than_a_screen() -> None:
+    week = 7 * 86_400
+    seconds = list(range(0, week, 100))
+    recorder = Recorder()
+    for second in seconds:
+        histogram = Histogram()
+        histogram.record(1_000_000 + second)
+        recorder.merge_interval(second, {series_name("deliver", kind="message", basis="intended"): histogram.to_wire()})
+    run = result(
+        duration_ns=week * SECOND_NS,
+        history=tracks(recorder.history()),
+        rates=Rates(second=list(range(week)), due=[1] * week, sent=[1] * week, delivered=[1] * week),
+        usage=[],
+    )
+    page = render([run])
+    assert len(page.encode()) < BYTES_MAX
+    bands = next(chart for chart in charts(page) if chart["id"] == "chart-bands")
+    x, *columns = bands["views"][0]["data"]
+    assert 300 < len(x) <= 600
+    # Every point is the worst of the seconds that it stands for, and none is lost.
+    assert columns[0][-1] == pytest.approx((1_000_000 + seconds[-1]) / 1e3, rel=1e-3)
+    assert all(value is not None for value in columns[0])
+
+
+def test_percentile_curves_begin_at_the_least_and_end_at_the_slowest() -> None:
+    run = result()
+    curve = next(chart for chart in charts(render([run])) if chart["id"] == "chart-percentiles")
+    x, intended, sent = curve["views"][0]["data"]
+    histogram = run.histogram("deliver", kind="message", basis="intended")
+    assert (x[0], x[-1]) == (1, histogram.count)
+    assert intended[0] == pytest.approx(histogram.min_ns / 1e3, rel=1e-3)
+    assert intended[-1] == pytest.approx(histogram.max_ns / 1e3, rel=1e-2)
+    assert intended == sorted(intended)
+    assert len(sent) == len(x)
+    assert [view["name"] for view in curve["views"]] == list(KINDS)
+
+
+def test_a_second_in_which_nothing_arrived_is_a_gap() -> None:
+    recorder = Recorder()
+    for second in (0, 1, 5, 6):
+        histogram = Histogram()
+        histogram.record(1_000)
+        recorder.merge_interval(second, {series_name("deliver", kind="message", basis="intended"): histogram.to_wire()})
+    page = render([result(history=tracks(recorder.history()))])
+    bands = next(chart for chart in charts(page) if chart["id"] == "chart-bands")
+    x, slowest, *_ = bands["views"][0]["data"]
+    assert (x, slowest) == (list(range(7)), [1.0, 1.0, None, None, None, 1.0, 1.0])
+
+
+def test_several_runs_are_laid_over_each_other_and_judged() -> None:
+    page = render([result(), result(target=Target(name="other")), result(target=Target(name="third"))])
+    assert re.findall(r'<section id="([\w-]+)"', page) == [
+        *("comparison", "latency", "time", "ledger", "run-1", "run-2", "run-3", "run", "terms"),
+    ]
+    lines = next(chart for chart in charts(page) if chart["id"] == "chart-percentiles")["lines"]
+    assert [(line["label"], line["colour"]) for line in lines] == [("reference", 0), ("other", 1), ("third", 2)]
+    assert "No difference shown" in page
+
+
+def test_rounds_of_a_configuration_share_a_colour() -> None:
+    page = render([result(), result(), result(target=Target(name="other"))])
+    bands = next(chart for chart in charts(page) if chart["id"] == "chart-bands")
+    assert [line["colour"] for line in bands["lines"]] == [0, 0, 1]
+    assert len(bands["views"][0]["data"]) == 4
+    same = next(chart for chart in charts(render([result(), result()])) if chart["id"] == "chart-bands")
+    assert [line["label"] for line in same["lines"]] == ["reference, round 1", "reference, round 2"]
+
+
+def test_joins_that_never_all_succeeded_have_no_time() -> None:
+    assert "<td>\u2013</td>" in render([result(joins=Attempts(tried=9, failed=9))])
