@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
+from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import Commit, Judged, Report, ReportError, compare, judged, load, save, write
 from benchmarks.gate.runs import RunError
 from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, Plan, collect
@@ -166,7 +167,7 @@ def _measure(wanted: Wanted, top: Path) -> Report:
     raise_file_limit(_FILES)
     os.sched_setaffinity(0, {cores.load})
     try:
-        with ended_by_signal(), checked_out(top, wanted.base, wanted.head) as (base, head):
+        with ended_by_signal(), preferred(), checked_out(top, wanted.base, wanted.head) as (base, head):
             collected = collect(base, head, chosen, cores, _say)
     finally:
         os.sched_setaffinity(0, affinity)

@@ -1,8 +1,7 @@
 """Instructions of user space that the relay's process spends on a delivery: a figure that no neighbour disturbs.
 
-The work is fixed and in lock step: a batch of publishes in one send, and the next when everything has come back. The
-relay starts and warms up uncounted; then blocks of the same size are counted one by one, and the middle one stands for
-the process. perf reads the processor's counter where there is one (virtual machines often have none), callgrind counts
+The work is the lock step's. The relay starts and warms up uncounted; then blocks are counted, and the middle one stands
+for the process. perf reads the processor's counter where there is one (virtual machines often have none), callgrind counts
 by emulation, a relay start in some 3 seconds.
 
 Source: perf-stat(1); valgrind manual, "Callgrind", options and callgrind_control.
@@ -16,24 +15,17 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Final, Protocol
 
-from benchmarks.clients import RelayClient, Role
-from benchmarks.counting import CYCLE, READ_BYTES_MAX, Counter
+from benchmarks.gate.lockstep import DELIVERIES, lock_step
 from benchmarks.gate.runs import command, named
 from benchmarks.gate.trees import Tree
-from benchmarks.load import Opened, connections
-from benchmarks.processes import Cores, Server, ServerError, running
+from benchmarks.processes import Cores, running
 
-SUBSCRIBERS: Final = 8
-BATCH: Final = 16
-BLOCKS: Final = 3
+BLOCKS: Final = 4
 TOOL_S_MAX: Final = 15.0
-_STEP_S_MAX: Final = 20.0
 _PERF_READY_S: Final = 0.2
 """Until perf has opened its counter; the relay is idle then."""
 
@@ -164,7 +156,7 @@ def count(tree: Tree, tool: Tool, cores: Cores) -> float:
         named(tree),
         tempfile.TemporaryDirectory(prefix="relaymark-count-") as name,
         running(tool.wrap(arguments, Path(name)), cores, environment) as server,
-        _lock_step(server) as step,
+        lock_step(server) as step,
     ):
         step.block()
         tool.start(server.pid, Path(name))
@@ -174,43 +166,7 @@ def count(tree: Tree, tool: Tool, cores: Cores) -> float:
         for _ in range(BLOCKS):
             step.block()
             counts.append(tool.read(server.pid, Path(name)))
-    return median(counts) / (CYCLE * SUBSCRIBERS)
-
-
-class _Step:
-    """One publisher and the subscribers of one room."""
-
-    def __init__(self, client: RelayClient, opened: list[Opened]) -> None:
-        *subscribers, publisher = opened
-        self._frames = client.frames(0, publisher.ready)
-        self._publisher = publisher.socket
-        self._buffer = bytearray(READ_BYTES_MAX)
-        acks: Counter = client.acknowledgements(0, publisher.ready, publisher.socket.send)
-        self._readers = [(publisher.socket, acks)]
-        for one in subscribers:
-            self._readers.append((one.socket, client.deliveries(0, one.ready, one.socket.send)))
-        for connected in opened:
-            connected.socket.settimeout(_STEP_S_MAX)
-
-    def block(self) -> None:
-        """Publish a cycle, batch by batch, each after the one before was acknowledged and delivered."""
-        for start in range(0, CYCLE, BATCH):
-            self._publisher.sendall(b"".join(self._frames[start : start + BATCH]))
-            for one, counter in self._readers:
-                due = counter.total + BATCH
-                while counter.total < due:
-                    length = one.recv_into(self._buffer)
-                    if not length:
-                        raise ServerError("it closed a connection while instructions were counted")
-                    counter.feed(self._buffer, length)
-
-
-@contextmanager
-def _lock_step(server: Server) -> Iterator[_Step]:
-    client = RelayClient()
-    members = [(0, Role.SUBSCRIBE)] * SUBSCRIBERS + [(0, Role.PUBLISH)]
-    with connections(client, server, members) as opened:
-        yield _Step(client, opened)
+    return median(counts) / DELIVERIES
 
 
 __all__ = ["Callgrind", "Perf", "Tool", "ToolError", "count", "find"]

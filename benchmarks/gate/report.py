@@ -13,7 +13,7 @@ from msgspec import Struct
 from benchmarks.gate.decide import Decision, Word, decide_groups, more_rounds, overall
 from benchmarks.gate.metrics import METRICS, MetricName
 from benchmarks.gate.runs import Run
-from benchmarks.gate.session import OTHERS_MAX, Collected, Pairs, count_pairs, disturbed, judge, pairs
+from benchmarks.gate.session import OTHERS_MAX, Collected, Pairs, count_pairs, disturbed, judge, pairs, usable
 from loadtests.environment import Machine
 
 SCHEMA_VERSION: Final = 1
@@ -72,7 +72,8 @@ def judged(report: Report) -> Judged:
     notes = list(report.notes)
     if found := disturbed(report.runs):
         notes.append(
-            f"{found} of {len(report.runs)} runs are left out: other processes took more than {OTHERS_MAX:.0%} of a core"
+            f"of {found} of {len(report.runs)} runs only CPU a delivery counts: other processes took more than "
+            f"{OTHERS_MAX:.0%} of a core"
         )
     return Judged(
         base=report.base,
@@ -128,7 +129,7 @@ def _own(report: Report, name: MetricName) -> tuple[list[float], Pairs]:
     """Return what the head of a gate measured, and the gate's A/A pairs."""
     if name == "instructions":
         return [head for _, head in report.counts], count_pairs(report.counts)
-    figures = [run.figures[name] for run in report.runs if run.side == "head" and run.others <= OTHERS_MAX]
+    figures = [run.figures[name] for run in report.runs if run.side == "head" and usable(run, name)]
     return figures, pairs(report.runs, name)[1]
 
 

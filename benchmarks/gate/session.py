@@ -2,7 +2,8 @@
 
 Of the runs, adjacent ones make pairs: base with head for the verdict, and one side with itself (within the A/A runs,
 and where ABBA puts equal ones next to each other) for the noise. A run that other processes disturbed stays in the
-record, but no pair is made of it: whether it counts is decided by what others took of the cores, never by its figures.
+record, but no pair of its throughput or latency is made: whether it counts is decided by what others took of the cores,
+never by its figures. Processor time in lock step stands disturbance, and is always used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from benchmarks.bootstrap import PAIRS_MIN, detectable, of_pairs, spread
 from benchmarks.gate import instructions
 from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
@@ -25,10 +27,12 @@ ROUND: Final[tuple[Side, ...]] = ("base", "head", "head", "base")
 ROUNDS_MIN: Final = 3
 """Six pairs: with fewer the interval is little more than their range."""
 CALIBRATION_PAIRS: Final = 3
-COUNT_PAIRS: Final = 4
-"""In the order of ABBA these give three A/A pairs too."""
+COUNT_PAIRS: Final = 6
+COUNT_SHARE: Final = 0.4
+"""Of the budget, for instructions at most."""
 OTHERS_MAX: Final = 0.10
 """Of a core, in the mean of a run. Beyond, the run is disturbed: queues and batches are another's doing then."""
+STEADY: Final[tuple[MetricName, ...]] = ("cpu",)
 CONFIRMED: Final = 2
 """Looks in a row that must say regression while time is left: who looks after every round finds more by chance."""
 
@@ -37,7 +41,7 @@ Say: TypeAlias = Callable[[str], None]
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How long and how often: `rounds` at least, more of them until `budget_s` is used up."""
+    """How long and how often: `rounds` before a verdict, more of them while it is open, none once `budget_s` is used up."""
 
     rounds: int
     seconds: float
@@ -62,16 +66,18 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
     collected = Collected(runs=[], counts=[])
     deadline = time.monotonic() + plan.budget_s
     if "instructions" in plan.metrics:
-        _count(collected, base, head, cores, say)
+        _count(collected, base, head, plan.budget_s * COUNT_SHARE, cores, say)
     timed = [name for name in plan.metrics if name != "instructions"]
     if not timed:
         return collected
     say(f"A/A: {CALIBRATION_PAIRS} pairs of {base.ref} with itself")
+    started = time.monotonic()
     for _ in range(2 * CALIBRATION_PAIRS):
         collected.runs.append(run(base, "base", cores, seconds=plan.seconds, calibration=True))
+    round_s = (time.monotonic() - started) / (2 * CALIBRATION_PAIRS) * len(ROUND)
+    _say_noise(collected, plan, say)
     rounds = regressions = 0
-    round_s = 0.0
-    while rounds < plan.rounds or time.monotonic() + round_s < deadline:
+    while time.monotonic() + round_s < deadline:
         started = time.monotonic()
         for side in ROUND:
             collected.runs.append(run(base if side == "base" else head, side, cores, seconds=plan.seconds))
@@ -86,7 +92,20 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
     return collected
 
 
-def _count(collected: Collected, base: Tree, head: Tree, cores: Cores, say: Say) -> None:
+def _say_noise(collected: Collected, plan: Plan, say: Say) -> None:
+    """Say what A/A found, before the first round: the noise, and what so many rounds can find."""
+    for metric in METRICS:
+        same = pairs(collected.runs, metric.name)[1] if metric.name in plan.metrics else []
+        if len(same) >= PAIRS_MIN:
+            limit = max(1 + metric.allowed, of_pairs(same).reach)
+            least = detectable(spread(same), len(ROUND) // 2 * plan.rounds, limit)
+            say(
+                f"A/A: {metric.name} of two equal runs differs by {spread(same):.1%} (standard deviation); "
+                f"{plan.rounds} rounds find slow-downs from {least - 1:.0%} on"
+            )
+
+
+def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores: Cores, say: Say) -> None:
     tool = instructions.find()
     if tool is None:
         say("instructions are not counted: neither perf (with a counter) nor valgrind is here")
@@ -95,9 +114,10 @@ def _count(collected: Collected, base: Tree, head: Tree, cores: Cores, say: Say)
     say(f"instructions: {COUNT_PAIRS} relays of each tree under {tool.name}")
     swapped = Cores(server=cores.load, load=cores.server)
     # Both at once: what a neighbour does changes no count.
+    deadline = time.monotonic() + budget_s
     with ThreadPoolExecutor(2) as pool:
         try:
-            for _ in range(COUNT_PAIRS):
+            while len(collected.counts) < COUNT_PAIRS and time.monotonic() < deadline:
                 first = pool.submit(instructions.count, base, tool.fresh(), cores)
                 second = pool.submit(instructions.count, head, tool.fresh(), swapped)
                 collected.counts.append((first.result(), second.result()))
@@ -126,8 +146,13 @@ def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
     return compared, same
 
 
+def usable(one: Run, name: MetricName) -> bool:
+    """Whether a run's figure counts."""
+    return name in STEADY or one.others <= OTHERS_MAX
+
+
 def _both(chosen: Sequence[tuple[Run, Run]], name: MetricName) -> Pairs:
-    return [(one.figures[name], two.figures[name]) for one, two in chosen if not _disturbed((one, two))]
+    return [(one.figures[name], two.figures[name]) for one, two in chosen if usable(one, name) and usable(two, name)]
 
 
 def count_pairs(counts: Pairs) -> Pairs:
@@ -166,4 +191,16 @@ def _line(decisions: Sequence[Decision]) -> str:
     )
 
 
-__all__ = ["FULL", "OTHERS_MAX", "QUICK", "ROUNDS_MIN", "Collected", "Plan", "collect", "disturbed", "judge", "pairs"]
+__all__ = [
+    "FULL",
+    "OTHERS_MAX",
+    "QUICK",
+    "ROUNDS_MIN",
+    "Collected",
+    "Plan",
+    "collect",
+    "disturbed",
+    "judge",
+    "pairs",
+    "usable",
+]
