@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -78,13 +79,28 @@ def ended_by_signal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextlib.contextmanager
-def running(command: Sequence[str], cores: Cores, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Start `command` on the server's core, wait for the line with its address, and end it on the way out.
+def free_port() -> int:
+    """Return a port of loopback that is free now, for servers that cannot choose one and tell."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
-    Raises ServerError with the end of its output if it does not serve within 20 s.
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    cores: Cores,
+    environment: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """Start `command` on the server's core, wait until it serves, and end it on the way out.
+
+    `port`: it will listen there, and accepts connections when it serves; None: it prints a line with its address.
+    `log`: keeps its output. Raises ServerError with the end of its output if it does not serve within 20 s.
     """
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() if log is None else log.open("w+b") as output:
         # Threads inherit the affinity, so it is set before the process exists, not on the process.
         os.sched_setaffinity(0, {cores.server})
         try:
@@ -99,7 +115,7 @@ def running(command: Sequence[str], cores: Cores, environment: Mapping[str, str]
         finally:
             os.sched_setaffinity(0, {cores.load})
         try:
-            yield _wait_for_address(process, output.fileno(), command)
+            yield _wait_for_address(process, output.fileno(), command, port)
             if process.poll() is not None:
                 raise ServerError(f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}")
         finally:
@@ -117,10 +133,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _wait_for_address(process: subprocess.Popen[bytes], output: int, command: Sequence[str]) -> Server:
+def _wait_for_address(
+    process: subprocess.Popen[bytes], output: int, command: Sequence[str], port: int | None
+) -> Server:
     deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
-        found = _ADDRESS.search(_tail_bytes(output))
+        found = _ADDRESS.search(_tail_bytes(output)) if port is None else None
+        if port is not None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), START_S_MAX):
+                return Server(pid=process.pid, host="127.0.0.1", port=port)
         if found is not None:
             address = urlsplit(found[0].decode())
             assert address.hostname is not None
@@ -129,7 +150,7 @@ def _wait_for_address(process: subprocess.Popen[bytes], output: int, command: Se
         if process.poll() is not None:
             raise ServerError(f"{' '.join(command)} ended: {process.returncode}\n{_tail(output)}")
         time.sleep(0.02)
-    raise ServerError(f"{' '.join(command)} printed no address within {START_S_MAX:.0f} s\n{_tail(output)}")
+    raise ServerError(f"{' '.join(command)} did not serve within {START_S_MAX:.0f} s\n{_tail(output)}")
 
 
 def _tail_bytes(output: int) -> bytes:

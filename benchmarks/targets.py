@@ -26,7 +26,8 @@ class Target:
     how_to_get: str = ""
 
 
-def _relay(store: str, transport: str, directory: Path) -> list[str]:
+def relay_command(store: str, transport: str, directory: Path) -> list[str]:
+    """Return what starts the reference relay; `store`: memory or sqlite."""
     place = f"sqlite:{directory / 'relay.db'}" if store == "sqlite" else "memory"
     start = "from relay.cli import main; main()"
     return [
@@ -39,10 +40,10 @@ def all_targets() -> dict[str, Target]:
     """Return every target by name, installed or not."""
     nats_binary, bun_binary = nats.find(), bun.find()
     found = [
-        Target(name="pump", client=RelayClient, command=partial(_relay, "memory", "pump")),
-        Target(name="pump-sqlite", client=RelayClient, command=partial(_relay, "sqlite", "pump")),
-        Target(name="trio-websocket", client=RelayClient, command=partial(_relay, "memory", "trio-websocket")),
-        Target(name="uvloop", client=RelayClient, command=partial(_relay, "memory", "uvloop")),
+        Target(name="pump", client=RelayClient, command=partial(relay_command, "memory", "pump")),
+        Target(name="pump-sqlite", client=RelayClient, command=partial(relay_command, "sqlite", "pump")),
+        Target(name="trio-websocket", client=RelayClient, command=partial(relay_command, "memory", "trio-websocket")),
+        Target(name="uvloop", client=RelayClient, command=partial(relay_command, "memory", "uvloop")),
         Target(
             name="nats-server",
             client=NatsClient,
