@@ -99,10 +99,15 @@ def _traits(result: Result) -> dict[str, str]:
         "scenario": result.scenario,
         "seed": str(result.seed),
         **options,
-        "commit": result.commit or "",
+        "commit": _short(result.commit or ""),
         "machine": result.machine.fingerprint,
         "Python": result.python,
     }
+
+
+def _short(commit: str) -> str:
+    name, dash, changed = commit.partition("-")
+    return name[:7] + dash + changed
 
 
 def _percentile(percent: float) -> Callable[[Result], float | None]:
@@ -208,9 +213,13 @@ def _sentence(compared: Sequence[Compared]) -> str:
         for verdict in compared
         if verdict.better is not None
     ]
-    open_ = [verdict.metric.name for verdict in compared if verdict.better is None]
-    if open_:
-        said.append(f"no difference is shown in {', '.join(open_)}")
+    undecided = [each for each in compared if each.better is None]
+    for text, names in (
+        ("no difference is shown in", [each.metric.name for each in undecided if each.ratio.unit != "none"]),
+        ("too few data to decide on", [each.metric.name for each in undecided if each.ratio.unit == "none"]),
+    ):
+        if names:
+            said.append(f"{text} {', '.join(names)}")
     return f"{compared[0].label} against {compared[0].base}: {'; '.join(said)}."
 
 

@@ -414,10 +414,14 @@ def _round(tick_ns: float) -> str:
 
 
 def _ratio_ticks(reach: float) -> list[float]:
-    for ticks in ((0.9, 1, 1.1), (0.5, 1, 2), (0.2, 0.5, 1, 2, 5), (0.1, 1, 10), (0.01, 0.1, 1, 10, 100)):
-        if ticks[-1] >= 10**reach * 0.6 or ticks[-1] == 100:
-            return [tick for tick in ticks if abs(log10(tick)) <= reach]
-    raise AssertionError("the last of them always ends the search")
+    """Return round ratios within `reach`, which is the logarithm of the largest."""
+    if reach < 0.3:
+        steps: Iterable[float] = (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2)
+    elif reach < 1.5:
+        steps = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+    else:
+        steps = (10.0**power for power in range(-floor(reach), floor(reach) + 1))
+    return [step for step in steps if abs(log10(step)) <= reach]
 
 
 def _command(results: Sequence[Result]) -> str:

@@ -97,7 +97,8 @@ def ratios(compared: Sequence[Compared]) -> list[Range]:
             Range(
                 label=name,
                 points=(("low", low), ("ratio", each.ratio.value), ("high", high)),
-                colour=labels.index(each.label) % COLOURS,
+                # The first configuration, against which these stand, has the first colour in the charts.
+                colour=(labels.index(each.label) + 1) % COLOURS,
                 said=factor(each.ratio),
             )
         )
