@@ -58,6 +58,8 @@ class Scrapes:
 
     connections: int
     durations_ns: tuple[int, ...]
+    cpu_ns_each: int
+    """Processor time of the relay for one scrape, by its own account; what an idle relay does besides is in it."""
     series: int
     page_bytes: int
 
@@ -178,10 +180,11 @@ def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes
         for _ in range(scrapes):
             taken.append(scrape(port))
             time.sleep(0.05)
-    page = taken[-1][1]
+    first, page = taken[0][1], taken[-1][1]
     return Scrapes(
         connections=count,
         durations_ns=tuple(duration_ns for duration_ns, _ in taken),
+        cpu_ns_each=(cpu_of(page) - cpu_of(first)) // (len(taken) - 1),
         series=series_of(page),
         page_bytes=len(page),
     )
@@ -190,6 +193,14 @@ def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes
 def series_of(page: bytes) -> int:
     """Return how many samples a page in the text format has."""
     return sum(not line.startswith(b"#") for line in page.splitlines() if line)
+
+
+def cpu_of(page: bytes) -> int:
+    """Return the processor time that the relay had used when it made the page, ns. Raises ServerError."""
+    for line in page.splitlines():
+        if line.startswith(b"process_cpu_seconds_total "):
+            return int(float(line.split()[1]) * 1e9)
+    raise ServerError("the page does not say how much processor time the relay has used")
 
 
 def cost(pairs: Sequence[Pair]) -> Interval:
@@ -250,7 +261,7 @@ def overhead_lines(pairs: Sequence[Pair], costs: dict[str, Interval]) -> list[li
 
 def scrape_lines(scrapes: Sequence[Scrapes]) -> list[list[str]]:
     """Return the table of scrapes: a heading and a line for each number of connections."""
-    heading = ["connections", "scrape, median", "longest", "less than", "series", "less than", "page"]
+    heading = ["connections", "scrape, median", "longest", "less than", "relay's CPU", "series", "less than", "page"]
     return [
         heading,
         *(
@@ -259,6 +270,7 @@ def scrape_lines(scrapes: Sequence[Scrapes]) -> list[list[str]]:
                 f"{median(one.durations_ns) / 1e6:.1f} ms",
                 f"{max(one.durations_ns) / 1e6:.1f} ms",
                 f"{SCRAPE_NS_MAX / 1e6:g} ms",
+                f"{one.cpu_ns_each / 1e6:.1f} ms",
                 str(one.series),
                 str(SERIES_MAX),
                 f"{one.page_bytes / 1000:.1f} kB",

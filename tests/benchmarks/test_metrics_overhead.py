@@ -48,7 +48,7 @@ def pairs(*changes: float) -> list[Pair]:
 
 
 def scrapes(*, series: int = 100, duration_ns: int = 2_000_000) -> Scrapes:
-    return Scrapes(connections=10_000, durations_ns=(duration_ns,) * 3, series=series, page_bytes=8_000)
+    return Scrapes(connections=10_000, durations_ns=(duration_ns,) * 3, cpu_ns_each=1, series=series, page_bytes=8_000)
 
 
 def word(chosen: list[Pair]) -> str:
@@ -114,4 +114,5 @@ def test_a_real_relay_is_measured_without_and_with_scrapes() -> None:
     assert pair.without.delivered > 0
     assert pair.scraped.delivered > 0
     assert len(scraped.durations_ns) == 2
+    assert scraped.cpu_ns_each > 0
     assert 0 < scraped.series < SERIES_MAX
