@@ -19,9 +19,6 @@ from relay.limits import FANOUT_SLICE_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
 from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
 from relay.store import Run
 
-PRIVATE_SUBSCRIBERS: Final = 2
-"""Streams with no more live subscribers are served at once, without the queue."""
-
 
 class Counters:
     """What the relay counts: plain integers, read when Prometheus asks."""
@@ -76,8 +73,8 @@ class Span(msgspec.Struct, gc=False):
 class Window:
     """The ids that one publisher used last, at least PUBLISH_WINDOW of them, and the numbers they got.
 
-    Publishers count their ids up, as a rule, so one comparison with `highest` tells that an id is new. The first one that
-    does not is when the index of all ids held is made; it is kept from then on.
+    Publishers count their ids up, as a rule, so one comparison with `highest` tells that an id is new. Only for one that
+    does not an index of the ids held is made.
     """
 
     __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries")
@@ -113,22 +110,28 @@ class Window:
         """Take new ids; the span returned gets its number when the store has them."""
         span = Span(ids, seq)
         self._spans.append(span)
-        highest = ids[-1] if len(ids) == 1 else max(ids)
+        count = len(ids)
+        highest = ids[0] if count == 1 else max(ids)
         if highest > self.highest:
             self.highest = highest
         if self._by_id is not None:
             self._by_id.update(dict.fromkeys(ids, span))
-        self._ids_held += len(ids)
-        # One without a number may still be refused, and taken back.
-        while self._spans[0].seq and self._ids_held - len(self._spans[0].ids) >= PUBLISH_WINDOW:
-            self._forget(self._spans.popleft())
+        self._ids_held += count
+        if self._ids_held > 2 * PUBLISH_WINDOW:
+            self._forget_old()
         return span
 
-    def _forget(self, span: Span) -> None:
-        self._ids_held -= len(span.ids)
-        if self._by_id is not None:
-            for id_ in span.ids:
-                del self._by_id[id_]
+    def _forget_old(self) -> None:
+        """Keep PUBLISH_WINDOW ids. Seldom, and then many at once: `remember` is on the way of every record."""
+        spans = self._spans
+        # One without a number may still be refused, and taken back.
+        while spans[0].seq and self._ids_held - len(spans[0].ids) >= PUBLISH_WINDOW:
+            self._ids_held -= len(spans.popleft().ids)
+        self._reckon()
+
+    def _reckon(self) -> None:
+        self._by_id = None
+        self.highest = max((max(span.ids) for span in self._spans), default=-1)
 
     def clear(self) -> None:
         """Forget everything that has a number; those who asked again still wait for their answers."""
@@ -140,7 +143,8 @@ class Window:
     def take_back(self, span: Span) -> None:
         """Forget what the store refused."""
         self._spans.remove(span)
-        self._forget(span)
+        self._ids_held -= len(span.ids)
+        self._reckon()
 
 
 NO_WINDOW: Final = Window()
@@ -259,12 +263,13 @@ class Stream:
 class FanOut:
     """The round-robin queue of streams that have something to send, and the outboxes that this turn filled."""
 
-    __slots__ = ("counters", "dirty", "queue")
+    __slots__ = ("_few", "counters", "dirty", "queue")
 
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
         self.queue: deque[Stream] = deque()
         self.dirty: list[Outbox] = []
+        self._few = FANOUT_SLICE_SENDS
 
     def push(self, box: Outbox, item: Item) -> None:
         """Give one connection something to send at the end of this turn."""
@@ -277,8 +282,9 @@ class FanOut:
         """Take committed records, the next of their stream."""
         if not stream.queued:
             live = stream.live
-            if len(live) <= PRIVATE_SUBSCRIBERS:
-                # Between a few, there is nothing to cut into slices.
+            if len(live) <= self._few:
+                # Private chats do not wait behind rooms: few subscribers are served at once, up to a slice a turn.
+                self._few -= len(live)
                 count = len(run.ids)
                 stream.served += count
                 chunk = Chunk(run.data, DURABLE, stream, run.first, stream.served)
@@ -305,7 +311,7 @@ class FanOut:
 
     def slice(self) -> bool:
         """Push to a bounded number of subscribers; return whether more wait."""
-        budget = FANOUT_SLICE_SENDS
+        budget = self._few = FANOUT_SLICE_SENDS
         queue = self.queue
         dirty = self.dirty
         while queue and budget > 0:

@@ -332,14 +332,16 @@ class Hub:
             for record in records:
                 parts += (lead, seq.to_bytes(8, "big"), suffix, record.sealed)
                 seq += 1
-            if len(records) == 1:
-                handles.append(handle)
-                sizes.append(frame_bytes)
-            else:
-                handles += [handle] * len(records)
-                sizes += [frame_bytes] * len(records)
+            count = len(records)
             assert group.span is not None
-            ids += group.span.ids
+            if ids:
+                handles += [handle] * count
+                sizes += [frame_bytes] * count
+                ids = ids + group.span.ids
+            else:  # Most often there is no other group.
+                handles = [handle] * count
+                sizes = [frame_bytes] * count
+                ids = group.span.ids
         stream.head = seq - 1
         return Run(first, now_ns, handles, ids, sizes, b"".join(parts))
 

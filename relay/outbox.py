@@ -105,8 +105,12 @@ class Outbox:
             self._refill()
         pending = self.pending
         if self.acks:
-            pending.insert(0, published_frame(self.acks))
+            acks = published_frame(self.acks)
             self.acks = []
+            if not pending:
+                pending.append(acks)
+                return acks
+            pending.insert(0, acks)
         if len(pending) == 1:
             only = pending[0]
             return only.data if isinstance(only, Chunk) else only
