@@ -399,13 +399,20 @@ def _ranges(title: str, rows: Sequence[Range], legend: str, *, ratio: bool = Fal
             f'<span class="track" aria-hidden="true">{grid}{marks}</span><span class="said">{escape(row.said)}</span></li>'
         )
     labels = "".join(
-        f'<span style="left:{at(tick)}">{escape(f"{tick:g}" if ratio else _round(tick))}</span>' for tick in ticks
+        f'<span{_edge((log10(tick) - low) / (high - low))} style="left:{at(tick)}">'
+        f"{escape(f'{tick:g}' if ratio else _round(tick))}</span>"
+        for tick in ticks
     )
     axis = f'<li class="axis" aria-hidden="true"><span class="label"></span><span class="track">{labels}</span></li>'
     return (
         f"<figure><figcaption><h3>{escape(title)}</h3><p>Logarithmic axis; {escape(legend)}.</p></figcaption>"
         f'<ul class="ranges">{"".join(items)}{axis}</ul></figure>'
     )
+
+
+def _edge(share: float) -> str:
+    """Keep the label of a tick near an end inside of the axis."""
+    return " class=start" if share < 0.03 else " class=end" if share > 0.97 else ""
 
 
 def _round(tick_ns: float) -> str:
