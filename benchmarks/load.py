@@ -298,16 +298,16 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
     with (
         connections(client, server, subscribers) as receiving,
         connections(client, server, publishers) as sending,
-        _no_collections(),
+        no_collections(),
     ):
         load = Load(client, shape, receiving, sending)
         try:
             load.start()
             load.run(warmup_s)
             delivered, acknowledged = load.delivered, load.acknowledged
-            before = _Used.now(server, cores)
+            before = Used.now(server, cores)
             elapsed_ns = load.run(seconds)
-            used = _Used.now(server, cores).since(before)
+            used = Used.now(server, cores).since(before)
             delivered, acknowledged = load.delivered - delivered, load.acknowledged - acknowledged
             load.settle()
         finally:
@@ -326,7 +326,7 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
 
 
 @dataclass(frozen=True, slots=True)
-class _Used:
+class Used:
     """Processor time so far, ns: of the server, of this process, and of everything on their cores."""
 
     server_ns: int
@@ -335,11 +335,11 @@ class _Used:
     load_core_ns: int
 
     @classmethod
-    def now(cls, server: Server, cores: Cores) -> _Used:
+    def now(cls, server: Server, cores: Cores) -> Used:
         return cls(cpu_ns(server.pid), time.process_time_ns(), core_busy_ns(cores.server), core_busy_ns(cores.load))
 
-    def since(self, before: _Used) -> _Used:
-        return _Used(
+    def since(self, before: Used) -> Used:
+        return Used(
             self.server_ns - before.server_ns,
             self.load_ns - before.load_ns,
             self.server_core_ns - before.server_core_ns,
@@ -348,7 +348,7 @@ class _Used:
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
+def no_collections() -> Iterator[None]:
     """Keep this process's garbage collector from pausing the load."""
     gc.collect()
     gc.disable()

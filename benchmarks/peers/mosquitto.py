@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ HOW_TO_GET: Final = "apt-get install mosquitto"
 CONFIGURATION: Final = """\
 listener {port} 127.0.0.1
 protocol websockets
+listener 0 {directory}/mqtt.socket
+user {user}
 allow_anonymous true
 persistence false
 set_tcp_nodelay true
@@ -22,7 +25,7 @@ log_dest stderr
 log_type error
 log_type warning
 """
-"""No bound on what is queued for a slow reader, so that nothing is dropped within a measurement."""
+"""The second listener is there because mosquitto 2.0 does not start with WebSocket alone. No bound on what is queued for a slow reader, so that nothing is dropped within a measurement."""
 
 
 def find() -> str | None:
@@ -33,5 +36,5 @@ def find() -> str | None:
 def command(binary: str, directory: Path, port: int) -> list[str]:
     """Return what starts the server on `port` with a configuration file in `directory`."""
     file = directory / "mosquitto.conf"
-    file.write_text(CONFIGURATION.format(port=port))
+    file.write_text(CONFIGURATION.format(port=port, directory=directory, user=getpass.getuser()))
     return [binary, "-c", str(file)]

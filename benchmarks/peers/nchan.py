@@ -27,12 +27,15 @@ http {{
   scgi_temp_path {directory}/scgi;
   nchan_shared_memory_size 256M;
   nchan_store_messages off;
-  nchan_subscriber_first_message newest;
-  nchan_websocket_ping_interval 0;
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     location ~ ^/publish/(\\w+)$ {{ nchan_publisher websocket; nchan_channel_id $1; }}
-    location ~ ^/subscribe/(\\w+)$ {{ nchan_subscriber websocket; nchan_channel_id $1; }}
+    location ~ ^/subscribe/(\\w+)$ {{
+      nchan_subscriber websocket;
+      nchan_channel_id $1;
+      nchan_subscriber_first_message newest;
+      nchan_websocket_ping_interval 0;
+    }}
   }}
 }}
 """

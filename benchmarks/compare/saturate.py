@@ -1,0 +1,222 @@
+"""How much a relay carries: a closed window over all streams, every delivery compared with what was published.
+
+`WINDOW` publishes are under way; as one is acknowledged, the next of the sequence goes out. Publishers are looked at all
+the time, subscribers every few milliseconds, so that a read brings several records and the load has its core to spare.
+A relay that acknowledges early may let deliveries pile up: past a bound no more is published until they have come.
+
+Each sealed record that arrives is compared, byte for byte, with the one that is due in its stream. What comes out of
+order, twice or changed is counted as wrong; what did not come in its place until the end is lost.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from msgspec import Struct
+
+from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
+from benchmarks.compare.workload import RING, SUBSCRIBERS, keyring, rings, sequence
+from benchmarks.load import Used, no_collections
+from benchmarks.processes import Cores, Server
+from loadtests.dialects.base import Published
+from relay.capability import Right
+
+WINDOW: Final = 128
+"""Enough to keep any relay busy, and about one publish a stream."""
+UNDER_WAY_MAX: Final = 20_000
+"""Deliveries: a tenth of a second of the fastest relay."""
+DRAIN_EVERY_NS: Final = 8_000_000
+SETTLE_S_MAX: Final = 10.0
+QUIET_S: Final = 2.0
+"""If nothing has come for so long after the end, nothing will."""
+
+
+class Saturation(Struct, frozen=True, kw_only=True):
+    """One measurement. Processor shares are of one core; `others_cpu`: of other processes, on the server's core."""
+
+    deliveries_per_s: float
+    publishes_per_s: float
+    cpu_ns_per_delivery: float
+    server_cpu: float
+    load_cpu: float
+    others_cpu: float
+    delivered: int
+    lost: int
+    wrong: int
+
+
+def saturate(
+    server: Server, make: MakeDialect, cores: Cores, *, seed: int, seconds: float, warmup_s: float
+) -> Saturation:
+    """Keep the window full for so long. Raises LoadError."""
+    keys = keyring(seed, "saturate")
+    members = [
+        attach_of(keys, stream, right)
+        for right in (Right.SUBSCRIBE, Right.PUBLISH)
+        for stream, subscribers in enumerate(SUBSCRIBERS)
+        for _ in range(subscribers if right is Right.SUBSCRIBE else 1)
+    ]
+    with joined(server, make, members) as links, no_collections():
+        window = _Window(
+            links[: -len(SUBSCRIBERS)], links[-len(SUBSCRIBERS) :], rings(keys), sequence(seed, "saturate")
+        )
+        try:
+            window.publish()
+            window.run(warmup_s)
+            delivered, acknowledged = window.delivered, window.acknowledged
+            before = Used.now(server, cores)
+            elapsed_ns = window.run(seconds)
+            used = Used.now(server, cores).since(before)
+            delivered, acknowledged = window.delivered - delivered, window.acknowledged - acknowledged
+            lost = window.settle()
+        finally:
+            window.close()
+    if not delivered:
+        raise LoadError("nothing was delivered")
+    return Saturation(
+        deliveries_per_s=delivered / elapsed_ns * 1e9,
+        publishes_per_s=acknowledged / elapsed_ns * 1e9,
+        cpu_ns_per_delivery=used.server_ns / delivered,
+        server_cpu=used.server_ns / elapsed_ns,
+        load_cpu=used.load_ns / elapsed_ns,
+        others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * cores.shared) / elapsed_ns,
+        delivered=window.delivered,
+        lost=lost,
+        wrong=window.wrong,
+    )
+
+
+class _Window:
+    """Publishers and subscribers of one measurement, and the counts."""
+
+    def __init__(
+        self,
+        subscribers: Sequence[Link],
+        publishers: Sequence[Link],
+        records: list[list[bytes]],
+        streams: Iterator[int],
+    ) -> None:
+        self._publishers = {link.socket.fileno(): link for link in publishers}
+        self._by_stream = list(publishers)
+        self._subscribers = {link.socket.fileno(): link for link in subscribers}
+        self._records = records
+        self._streams = streams
+        self._id = 0
+        self._published = 0
+        self._due = 0
+        self._publishing = True
+        self.acknowledged = 0
+        self.delivered = 0
+        self.wrong = 0
+        self._acks, self._arrivals = select.epoll(), select.epoll()
+        for descriptor in self._publishers:
+            self._acks.register(descriptor, select.EPOLLIN)
+        for descriptor in self._subscribers:
+            self._arrivals.register(descriptor, select.EPOLLIN)
+
+    def close(self) -> None:
+        self._acks.close()
+        self._arrivals.close()
+
+    def publish(self) -> None:
+        """Fill the window."""
+        free = WINDOW - (self._published - self.acknowledged)
+        if free <= 0 or not self._publishing or self._due - self.delivered > UNDER_WAY_MAX:
+            return
+        frames: dict[int, list[bytes]] = {}
+        for stream in islice(self._streams, free):
+            link = self._by_stream[stream]
+            self._id += 1
+            sealed = self._records[stream][link.position % RING]
+            link.position += 1
+            frames.setdefault(stream, []).append(link.dialect.publish(stream, self._id, sealed))
+            self._due += SUBSCRIBERS[stream]
+        self._published += free
+        for stream, parts in frames.items():
+            self._by_stream[stream].send(b"".join(parts))
+
+    def run(self, seconds: float) -> int:
+        """Keep the window full for so long; return how long it really was, ns."""
+        started = now = time.monotonic_ns()
+        end = started + int(seconds * 1e9)
+        due = started + DRAIN_EVERY_NS
+        while now < end:
+            if now >= due:
+                self._drain()
+                due = time.monotonic_ns() + DRAIN_EVERY_NS
+            self._serve(max(0.0, (min(due, end) - time.monotonic_ns()) / 1e9))
+            now = time.monotonic_ns()
+        self._drain()
+        return time.monotonic_ns() - started
+
+    def settle(self) -> int:
+        """Stop publishing, wait for what is under way, and return how much of it is lost."""
+        self._publishing = False
+        now = changed = time.monotonic()
+        deadline = now + SETTLE_S_MAX
+        while now < min(deadline, changed + QUIET_S):
+            before = self.acknowledged + self.delivered
+            self._serve(0.001)
+            self._drain()
+            now = time.monotonic()
+            if self.acknowledged + self.delivered != before:
+                changed = now
+            if self.acknowledged == self._published and self.delivered >= self._due:
+                break
+        # Once more: a duplicate may come after the last record that was due.
+        time.sleep(0.02)
+        self._drain()
+        if self.acknowledged != self._published:
+            raise LoadError(f"{self._published - self.acknowledged} of {self._published} publishes got no answer")
+        return max(0, self._due - self.delivered)
+
+    def _serve(self, timeout_s: float) -> None:
+        for descriptor, _ in self._acks.poll(timeout_s):
+            link = self._publishers[descriptor]
+            for event in link.dialect.receive(link.read()):
+                if isinstance(event, Published):
+                    self.acknowledged += 1
+                elif type(event) is not tuple:
+                    link.other(event)
+            if link.waiting:
+                link.send(b"")
+        self.publish()
+
+    def _drain(self) -> None:
+        records = self._records
+        delivered = reads = 0
+        for descriptor, _ in self._arrivals.poll(0, len(self._subscribers)):
+            link = self._subscribers[descriptor]
+            position, ring = link.position, records[link.stream]
+            for event in link.dialect.receive(link.read()):
+                if type(event) is tuple:
+                    if event[3] != ring[position % RING]:
+                        self.wrong += 1
+                        ahead = _ahead(event[3], ring, position)
+                        if ahead is None:
+                            continue
+                        position += ahead
+                    position += 1
+                    delivered += 1
+                else:
+                    link.other(event)
+            link.position = position
+            reads += 1
+            if reads == 32:
+                # No acknowledgement is to wait for a long drain.
+                self.delivered += delivered
+                delivered = reads = 0
+                self._serve(0.0)
+        self.delivered += delivered
+
+
+def _ahead(sealed: bytes, ring: list[bytes], position: int) -> int | None:
+    """Return how many records before this one are missing; None if it came before, or is none of the stream's."""
+    return next((step for step in range(1, RING // 2) if ring[(position + step) % RING] == sealed), None)
+
+
+__all__ = ["Saturation", "saturate"]

@@ -1,0 +1,166 @@
+"""The relays that can be compared: how each is started and spoken to, and what it promises for its speed.
+
+Everything is in memory: no target writes a record to disk, but for `reference@sqlite`, which is there to show what
+durability costs. Every publish is acknowledged by every target. A target runs on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from benchmarks.peers import bun, centrifugo, mosquitto, nats, nchan, redis
+from benchmarks.processes import Cores, Server, free_port, running
+from benchmarks.targets import relay_command
+from loadtests.dialects.base import Attach, Dialect
+from loadtests.dialects.centrifugo import Centrifugo
+from loadtests.dialects.mqtt import Mqtt
+from loadtests.dialects.nats import Nats
+from loadtests.dialects.nchan import Nchan
+from loadtests.dialects.raw import Raw
+from loadtests.dialects.redis import Redis
+from loadtests.dialects.reference import Reference
+
+_MEMORY: Final = "none: memory"
+_AT_MOST_ONCE: Final = "none: what passes while away is missed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A relay. `binary` None: it is not installed, see `how_to_get`.
+
+    `command(binary, directory, port)` and `environment(port)` start it; `tells`: it chooses a port of its own and prints
+    it. `promises`: durability, order, resume and transport, as they hold in this comparison.
+    """
+
+    name: str
+    binary: str | None
+    command: Callable[[str, Path, int], list[str]]
+    dialect: Callable[[str, Attach], Dialect]
+    promises: Mapping[str, str]
+    how_to_get: str = ""
+    environment: Callable[[int], Mapping[str, str]] = field(default=lambda port: {})
+    tells: bool = False
+
+
+def _promises(
+    durability: str, order: str, resume: str, acknowledged: str, transport: str = "WebSocket"
+) -> dict[str, str]:
+    return {
+        "durability": durability,
+        "order": order,
+        "resume": resume,
+        "acknowledged means": acknowledged,
+        "transport": transport,
+    }
+
+
+def _reference(transport: str | None, store: str) -> Target:
+    variant = transport or ("sqlite" if store == "sqlite" else "")
+    durable = store == "sqlite"
+    return Target(
+        name=f"reference@{variant}" if variant else "reference",
+        binary="python",
+        command=lambda _binary, directory, _port: relay_command(store, transport or "pump", directory),
+        dialect=lambda host, _attach: Reference(host),
+        promises=_promises(
+            "on disk before it is acknowledged" if durable else _MEMORY,
+            "numbered without gaps, per stream",
+            "from the last number; gaps are told" + ("" if durable else "; until the relay ends"),
+            "committed and numbered",
+        ),
+        tells=True,
+    )
+
+
+def _redis(name: str) -> Target:
+    return Target(
+        name=name,
+        binary=redis.find(name),
+        command=redis.command,
+        dialect=lambda _host, _attach: Redis(),
+        promises=_promises(_MEMORY, "per connection", _AT_MOST_ONCE, "queued for every subscriber", "plain TCP"),
+        how_to_get=redis.HOW_TO_GET[name],
+    )
+
+
+def all_targets() -> dict[str, Target]:
+    """Return every target by name, installed or not."""
+    found = [
+        _reference(None, "memory"),
+        _reference("trio-websocket", "memory"),
+        _reference("uvloop", "memory"),
+        _reference(None, "sqlite"),
+        Target(
+            name="nats",
+            binary=nats.find(),
+            command=lambda binary, directory, _port: nats.command(binary, directory),
+            dialect=lambda host, _attach: Nats(host),
+            promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "received"),
+            how_to_get=nats.HOW_TO_GET,
+            environment=lambda _port: nats.ENVIRONMENT,
+            tells=True,
+        ),
+        Target(
+            name="bun",
+            binary=bun.find(),
+            command=lambda binary, directory, _port: bun.command(binary, directory),
+            dialect=lambda host, _attach: Raw(host),
+            promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "queued for every subscriber"),
+            how_to_get=bun.HOW_TO_GET,
+            tells=True,
+        ),
+        Target(
+            name="nchan",
+            binary=nchan.find(),
+            command=nchan.command,
+            dialect=Nchan,
+            promises=_promises(_MEMORY, "per channel", "none here: its buffer is off", "queued for every subscriber"),
+            how_to_get=nchan.HOW_TO_GET,
+        ),
+        Target(
+            name="mosquitto",
+            binary=mosquitto.find(),
+            command=mosquitto.command,
+            dialect=lambda host, _attach: Mqtt(host),
+            promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "taken over (QoS 1); delivered with QoS 0"),
+            how_to_get=mosquitto.HOW_TO_GET,
+        ),
+        _redis("redis"),
+        _redis("valkey"),
+        Target(
+            name="centrifugo",
+            binary=centrifugo.find(),
+            command=centrifugo.command,
+            dialect=lambda host, _attach: Centrifugo(host),
+            promises=_promises(
+                _MEMORY, "per channel", "none here: history is off", "queued for every subscriber", "WebSocket, JSON"
+            ),
+            how_to_get=centrifugo.HOW_TO_GET,
+            environment=centrifugo.environment,
+        ),
+    ]
+    return {target.name: target for target in found}
+
+
+@contextmanager
+def serving(target: Target, cores: Cores, log: Path) -> Iterator[Server]:
+    """Run a fresh server of this target, with files that are gone afterwards; its output goes to `log`.
+
+    Raises ServerError.
+    """
+    assert target.binary is not None, "only installed targets are started"
+    port = free_port()
+    with TemporaryDirectory(prefix="relaymark-") as directory:
+        # mosquitto and nginx give up root for a user who must still be able to read this.
+        Path(directory).chmod(0o755)
+        command = target.command(target.binary, Path(directory), port)
+        with running(command, cores, target.environment(port), port=None if target.tells else port, log=log) as server:
+            yield server
+
+
+__all__ = ["Target", "all_targets", "serving"]
