@@ -98,6 +98,13 @@ def run(tree: Tree, side: Side, cores: Cores, *, seconds: float, calibration: bo
     )
 
 
+def cost_ns(tree: Tree, cores: Cores, seconds: float) -> float:
+    """Return the processor time a delivery of a fresh relay of `tree`. Raises RunError."""
+    arguments, environment = command(tree)
+    with named(tree), running(arguments, cores, environment) as server:
+        return _cost(server, seconds)
+
+
 def _cost(server: Server, seconds: float) -> float:
     """Return the processor time a delivery, ns: the lower quartile of the blocks, as interference only ever adds."""
     with lock_step(server) as step:
@@ -125,4 +132,4 @@ def _latency(server: Server, seconds: float) -> tuple[int, int]:
     return latency.p50_ns, latency.p99_ns
 
 
-__all__ = ["Run", "RunError", "Side", "command", "named", "run"]
+__all__ = ["Run", "RunError", "Side", "command", "cost_ns", "named", "run"]
