@@ -18,11 +18,13 @@ import time
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 from locust import User, events, task
+from locust.main import main as locust_main
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from loadtests import locust_stats
@@ -34,6 +36,8 @@ from loadtests.targets import TargetError
 from loadtests.thresholds import Threshold, ThresholdError, parse
 from loadtests.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP, Worker
 
+PAGE_TIMER_S: Final = 0.5
+"""By how much the timer of Locust's page may be early."""
 PLAN: Final = "relaymark_plan"
 """Attribute of Locust's parsed options that carries the settings to the workers."""
 
@@ -51,6 +55,13 @@ def scenario(name: str) -> type[User]:
         raise RuntimeError(f"one scenario a run: {_installed[0]} is loaded already, {name} cannot be as well")
     _installed[:] = [name]
     return type("Participant", (_Participant,), {"__doc__": f"A participant of {name}.", "abstract": False})
+
+
+def main(file: str) -> None:
+    """Run a scenario's file as `locust -f` does, so that --help, which Locust answers before it looks at any file, lists
+    the scenario's options too."""
+    sys.argv[1:1] = ["-f", file]
+    locust_main()  # type: ignore[no-untyped-call]  # Locust's
 
 
 class _Participant(User):
@@ -76,11 +87,27 @@ class _Participant(User):
 
 def _add_options(parser: Any, **_: Any) -> None:
     group = parser.add_argument_group("relaymark")
-    add = group.add_argument
-    add("--rate", type=float, help="Chat messages a second of all participants together. Default: the scenario's own.")
-    add("--seed", type=int, default=1, help="Equal seeds give equal schedules. Default: 1.")
-    add("--suite", default="sender-key", help=f"How records are sealed: {', '.join(SUITES)}. Default: sender-key.")
-    add("--drain", type=float, default=DRAIN_S_DEFAULT, help="Seconds for the last records to arrive.")
+
+    def add(*names: str, in_page: bool = False, **rest: Any) -> None:
+        action = group.add_argument(*names, **rest)
+        # As Locust's own parser does for what is added to it directly: the page then has a field for it.
+        action.include_in_web_ui, action.is_secret, action.is_required, action.is_multiple = (
+            in_page,
+            False,
+            False,
+            False,
+        )
+
+    add(
+        "--rate",
+        type=float,
+        in_page=True,
+        help="Chat messages a second of all participants together. Default: the scenario's own.",
+    )
+    add("--seed", type=int, default=1, in_page=True, help="Equal seeds give equal schedules. Default: 1.")
+    suites = ", ".join(SUITES)
+    add("--suite", default="sender-key", in_page=True, help=f"How records are sealed: {suites}. Default: sender-key.")
+    add("--drain", type=float, default=DRAIN_S_DEFAULT, in_page=True, help="Seconds for the last records to arrive.")
     add("--tls-ca", help="File with the authority that signed the target's certificate.")
     add("--threshold", action="append", help='Such as "deliver{kind=message}: p(99)<50ms"; may be repeated.')
     add("--out", help="Folder for the results. Default: none are written.")
@@ -163,6 +190,7 @@ class _Master:
         """Locust ends when the run is over; a web page stays."""
         self.reports = True
         """The result is shown and written here; `relaymark run` does it itself."""
+        self._page_ends_ns = 0
         self.conductor = Conductor(send=self._send, alive=self._alive, on_done=self._on_done)
         self.conductor.thresholds = thresholds_of(environment.parsed_options)
         for kind in (REPORT, QUIET, SETTLED):
@@ -186,6 +214,10 @@ class _Master:
     def _on_test_start(self, **_: Any) -> None:
         options = self._environment.parsed_options
         options.host = self._environment.host or options.host
+        if options.run_time:
+            # Given on Locust's page, which then stops the run by itself, so long after the first user.
+            options.relaymark_duration_s = options.run_time
+            self._page_ends_ns = monotonic_ns() + int((options.run_time - PAGE_TIMER_S) * 1e9)
         try:
             settings = settings_of(options, self._name, self._runner.target_user_count)
         except ValueError as error:
@@ -206,7 +238,7 @@ class _Master:
     def _on_stopping(self, **_: Any) -> None:
         """Locust stops before the time is up: end in order first, which takes as long as draining does."""
         if not self.conductor.done.is_set():
-            self.conductor.stop(interrupted=True)
+            self.conductor.stop(interrupted=not self._page_ends_ns or monotonic_ns() < self._page_ends_ns)
             self.conductor.done.wait()
 
     def _on_done(self, result: Result) -> None:
@@ -298,4 +330,4 @@ def _leave_ctrl_c_to_the_master(environment: Any) -> None:
     signal.signal(signal.SIGINT, on_interrupt)
 
 
-__all__ = ["PLAN", "scenario", "settings_of", "thresholds_of"]
+__all__ = ["PLAN", "main", "scenario", "settings_of", "thresholds_of"]

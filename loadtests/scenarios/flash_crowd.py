@@ -1,8 +1,12 @@
 """Thousands join within seconds.
 
-    locust -f loadtests/scenarios/flash_crowd.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+locust -f loadtests/scenarios/flash_crowd.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+python loadtests/scenarios/flash_crowd.py --help        # every option, Locust's and the scenario's
 """
 
-from loadtests.plugin import scenario
+from loadtests.plugin import main, scenario
 
 Participant = scenario("flash-crowd")
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,8 +1,12 @@
 """A large room's receipts flow back to the author of each message.
 
-    locust -f loadtests/scenarios/receipt_storm.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+locust -f loadtests/scenarios/receipt_storm.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+python loadtests/scenarios/receipt_storm.py --help        # every option, Locust's and the scenario's
 """
 
-from loadtests.plugin import scenario
+from loadtests.plugin import main, scenario
 
 Participant = scenario("receipt-storm")
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,8 +1,12 @@
 """A performer and viewers in one room, chat at a rate.
 
-    locust -f loadtests/scenarios/room.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+locust -f loadtests/scenarios/room.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+python loadtests/scenarios/room.py --help        # every option, Locust's and the scenario's
 """
 
-from loadtests.plugin import scenario
+from loadtests.plugin import main, scenario
 
 Participant = scenario("room")
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,8 +1,12 @@
 """Tips in self-exciting bursts on a room; their vouchers are checked, and a double spend is found.
 
-    locust -f loadtests/scenarios/tips.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+locust -f loadtests/scenarios/tips.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
+python loadtests/scenarios/tips.py --help        # every option, Locust's and the scenario's
 """
 
-from loadtests.plugin import scenario
+from loadtests.plugin import main, scenario
 
 Participant = scenario("tips")
+
+if __name__ == "__main__":
+    main(__file__)
