@@ -207,6 +207,7 @@ class Hub:
         stream.catching.discard(attachment)
         stream.attached -= 1
         stream.idle_since_ns = self.now_ns
+        self._look_whether_caught_up(attachment.client)
 
     # -- publishing ----------------------------------------------------------------------------------
 
@@ -482,9 +483,12 @@ class Hub:
         attachment.cursor = None
         attachment.stream.catching.discard(attachment)
         attachment.stream.live[attachment.client.box] = attachment
-        box = attachment.client.box
-        if box.lagging and all(other.cursor is None for other in attachment.client.attachments.values()):
-            box.lagging = False
+        self._look_whether_caught_up(attachment.client)
+
+    @staticmethod
+    def _look_whether_caught_up(client: Client) -> None:
+        if client.box.lagging and all(attachment.cursor is None for attachment in client.attachments.values()):
+            client.box.lagging = False
 
     def drained(self, client: Client) -> None:
         """The client's outbox stands no longer: go on with its replays."""
@@ -495,9 +499,12 @@ class Hub:
     def fall_behind(self, client: Client) -> None:
         """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
         client.box.overflowing = False
+        dropped = client.box.drop_records()
+        if not dropped:
+            return
         client.box.lagging = True
         self.counters.lagging += 1
-        for stream, first in client.box.drop_records().items():
+        for stream, first in dropped.items():
             attachment = client.attachments.get(stream.number)
             if attachment is None or not attachment.use & Right.SUBSCRIBE:
                 continue

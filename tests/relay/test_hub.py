@@ -730,6 +730,19 @@ def test_unsubscribing_while_lagging_tells_how_far_it_came() -> None:
     assert seqs(came) == list(range(1, len(came)))
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_who_no_longer_has_anything_to_catch_up_with_is_not_behind(leaves: bool) -> None:
+    net = Net(big())
+    _, reader, number = fall_behind(net)
+    epoch = net.hub._numbers[number].epoch
+    if leaves:
+        reader.give(reader.frame(wire.encode(wire.Unsubscribe(number))))
+    else:
+        reader.give(reader.frame(wire.encode(wire.Subscribe(9, capability_of(), 1, None, epoch, 20))))
+    reader.take()
+    assert not reader.peer.box.lagging
+
+
 def test_unsubscribed_is_true_even_if_another_stream_overflows() -> None:
     net = Net(big())
     author, number = net.attached(use=PUBLISH)
