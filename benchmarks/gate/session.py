@@ -147,8 +147,8 @@ def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
 
 
 def usable(one: Run, name: MetricName) -> bool:
-    """Whether a run's figure counts."""
-    return name in STEADY or one.others <= OTHERS_MAX
+    """Whether a run has this figure, and it counts."""
+    return name in one.figures and (name in STEADY or one.others <= OTHERS_MAX)
 
 
 def _both(chosen: Sequence[tuple[Run, Run]], name: MetricName) -> Pairs:
