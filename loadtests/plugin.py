@@ -70,7 +70,8 @@ class _Participant(User):
     abstract = True
 
     def on_start(self) -> None:
-        self._index = self.environment.relaymark_worker.user_starts()
+        worker = getattr(self.environment, "relaymark_worker", None)
+        self._index = None if worker is None else worker.user_starts()
 
     def on_stop(self) -> None:
         worker = getattr(self.environment, "relaymark_worker", None)
@@ -122,11 +123,17 @@ def settings_of(options: Namespace, name: str, participants: int) -> Settings:
         shifts = tuple(float(part) for part in options.clock_shift_ms.split(",") if part.strip())
     except ValueError:
         problems.append("--clock-shift-ms needs numbers with commas between them.")
+    rate = None
+    try:
+        # Locust's page gives text, and an empty one for nothing.
+        rate = None if options.rate in (None, "") else float(options.rate)
+    except ValueError:
+        problems.append(f"--rate must be a number, not {options.rate!r}.")
     settings = Settings(
         scenario=name,
         url=options.host or "",
         participants=participants,
-        rate=options.rate,
+        rate=rate,
         duration_s=float(options.relaymark_duration_s),
         drain_s=options.drain,
         seed=options.seed,
