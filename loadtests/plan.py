@@ -65,15 +65,20 @@ def check(plan: Plan) -> list[Threshold]:
             parse_url(plan.target)
         except ValueError as error:
             problems.append(f"--target: {error} Or leave it out for the reference relay.")
-        for option, value, default in (("--tls", plan.tls, False), ("--store", plan.store, "memory")):
+        started_here = (
+            ("--tls", plan.tls, False),
+            ("--store", plan.store, "memory"),
+            ("--transport", plan.transport, TRANSPORTS[0]),
+        )
+        for option, value, default in started_here:
             if value != default:
                 problems.append(f"{option} is for the relay that is started here; {plan.target} has its own.")
     if plan.store not in ("memory", "sqlite") and not plan.store.startswith("sqlite:"):
         problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {plan.store}.")
-    if plan.transport not in ("pump", "trio-websocket", "uvloop"):
-        problems.append(f"--transport must be pump, trio-websocket or uvloop, not {plan.transport}.")
-    if plan.workers is not None and not 1 <= plan.workers <= 256:
-        problems.append(f"--workers must be 1 to 256, not {plan.workers}.")
+    if plan.transport not in TRANSPORTS:
+        problems.append(f"--transport must be one of {', '.join(TRANSPORTS)}, not {plan.transport}.")
+    if plan.workers is not None and not 1 <= plan.workers <= WORKERS_MAX:
+        problems.append(f"--workers must be 1 to {WORKERS_MAX}, not {plan.workers}.")
     if not 0 <= plan.linger_s < 86_400:
         problems.append(f"--linger must be 0 or more seconds and less than a day, not {plan.linger_s:g}.")
     if plan.metrics is not None:
