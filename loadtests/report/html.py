@@ -359,7 +359,8 @@ def _table(table: Table, *, folded: str = "") -> str:
     rows = "".join(f"<tr>{''.join(cell(index, text) for index, text in enumerate(row))}</tr>" for row in table.rows)
     caption = escape(table.caption)
     content = (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption><span>{caption}</span></caption>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
+        f"<caption><span>{caption}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     return f"<details><summary>{escape(folded)}</summary>{content}</details>" if folded else content

@@ -53,13 +53,9 @@ def verdict_of(result: Result) -> Verdict:
             meaning=f"The run is valid and its figures may be believed; {which} failed.",
             reasons=tuple(outcome.text for outcome in failed),
         )
-    held = ""
-    if result.thresholds:
-        held = (
-            " Its threshold holds."
-            if len(result.thresholds) == 1
-            else f" All {len(result.thresholds)} thresholds hold."
-        )
+    count = len(result.thresholds)
+    hold = {0: "", 1: " Its threshold holds.", 2: " Both thresholds hold."}
+    held = hold.get(count, f" All {count} thresholds hold.")
     return Verdict(word="Valid", tone="good", meaning=f"The figures may be believed.{held}")
 
 
@@ -136,13 +132,18 @@ def _load(result: Result) -> str:
 
 def _connections(result: Result) -> str:
     said = []
-    for what, attempts in (("joins", result.joins), ("resumes", result.resumes)):
+    for metric, attempts in (("join", result.joins), ("resume", result.resumes)):
         if attempts.tried:
-            failed = f"{number(attempts.failed)} failed" if attempts.failed else "none failed"
-            when = (
-                f", 95% were done after {duration(attempts.p95_after_ns)}" if attempts.p95_after_ns is not None else ""
+            text = (
+                f"{number(attempts.tried)} {metric}s, {number(attempts.failed) if attempts.failed else 'none'} failed"
             )
-            said.append(f"{number(attempts.tried)} {what}: {failed}{when}.")
+            took = result.histogram(metric)
+            if took.count:
+                text += f": 99% took no longer than {duration(took.percentile(99))}"
+            # Joins are spread over the run by plan; a cut hits all at once, so its end is a figure of its own.
+            if metric == "resume" and attempts.p95_after_ns is not None:
+                text += f", and 95% were back {duration(attempts.p95_after_ns)} after the first began"
+            said.append(f"{text}.")
     return " ".join(said)
 
 

@@ -17,7 +17,8 @@ def test_a_run_in_which_nothing_is_amiss_is_valid() -> None:
     verdict = verdict_of(result(thresholds=[HELD]))
     assert (verdict.word, verdict.tone, verdict.reasons) == ("Valid", "good", ())
     assert verdict.meaning.endswith("Its threshold holds.")
-    assert verdict_of(result(thresholds=[HELD, HELD])).meaning.endswith("All 2 thresholds hold.")
+    assert verdict_of(result(thresholds=[HELD, HELD])).meaning.endswith("Both thresholds hold.")
+    assert verdict_of(result(thresholds=[HELD] * 3)).meaning.endswith("All 3 thresholds hold.")
 
 
 def test_validity_comes_before_everything_else() -> None:
@@ -43,7 +44,9 @@ def test_headlines_name_latency_losses_load_and_connections() -> None:
     assert latency.startswith("Half of all messages arrived within ")
     assert losses == "750 deliveries were owed: none lost, duplicated, reordered or late."
     assert "the relay used 67% of a core" in load
-    assert connections.startswith("120 joins: none failed, 95% were done after 1.00\xa0s. 20 resumes: 1 failed")
+    assert connections.startswith("120 joins, none failed: 99% took no longer than ")
+    assert "20 resumes, 1 failed: 99% took" in connections
+    assert connections.endswith(", and 95% were back 1.00\xa0s after the first began.")
 
 
 def test_losses_are_said_by_their_names() -> None:
