@@ -122,7 +122,7 @@ def _one(result: Result) -> str:
         _section(
             "sealing",
             "Encryption",
-            "CPU time of the participants' side for one record; the relay only ever sees sealed bytes.",
+            "What one record takes on the participants' side; the relay only ever sees sealed bytes.",
             _ranges("Sealing and opening a record", ranges.sealing(result), "bar: p50 to p99, dot: p50"),
             _table(tables.series(result, "Sealing and opening a record", "seal", "open"), folded="The figures"),
         ),
