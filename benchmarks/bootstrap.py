@@ -31,7 +31,7 @@ _RESAMPLED_AT_ONCE: Final = 2_000_000
 
 
 class Interval(Struct, frozen=True, kw_only=True):
-    """A ratio with its 95% interval; `count` is how many pairs (or runs of the smaller group) it rests on."""
+    """A ratio or a difference with its 95% interval; `count` is how many pairs (or runs of the smaller group) it rests on."""
 
     value: float
     low: float
@@ -40,7 +40,7 @@ class Interval(Struct, frozen=True, kw_only=True):
 
     @property
     def reach(self) -> float:
-        """The end that is farther from 1, as a factor above 1."""
+        """Of a ratio: the end that is farther from 1, as a factor above 1."""
         return exp(max(abs(log(self.low)), abs(log(self.high))))
 
     def inverse(self) -> Interval:
@@ -54,17 +54,31 @@ def of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Interval
         raise ValueError(f"{len(pairs)} pairs have no interval, {PAIRS_MIN} are needed")
     if min(min(pair) for pair in pairs) <= 0:
         raise ValueError("figures must be above 0")
-    logs = np.array([log(second / first) for first, second in pairs])
-    count = len(logs)
+    middle, low, high = _centre([log(second / first) for first, second in pairs], seed)
+    return Interval(value=exp(middle), low=exp(low), high=exp(high), count=len(pairs))
+
+
+def difference_of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Interval:
+    """Return second minus first. Raises ValueError with fewer than 3 pairs."""
+    if len(pairs) < PAIRS_MIN:
+        raise ValueError(f"{len(pairs)} pairs have no interval, {PAIRS_MIN} are needed")
+    middle, low, high = _centre([second - first for first, second in pairs], seed)
+    return Interval(value=middle, low=low, high=high, count=len(pairs))
+
+
+def _centre(differences: Sequence[float], seed: int) -> tuple[float, float, float]:
+    """Return the Hodges-Lehmann median and its interval."""
+    values = np.array(differences)
+    count = len(values)
     random = np.random.default_rng([seed, count])
     rows = max(1, _RESAMPLED_AT_ONCE // (count * (count + 1) // 2))
     middles = np.concatenate(
         [
-            _hodges_lehmann(random.choice(logs, (min(rows, RESAMPLES - done), count)))
+            _hodges_lehmann(random.choice(values, (min(rows, RESAMPLES - done), count)))
             for done in range(0, RESAMPLES, rows)
         ]
     )
-    return _interval(float(_hodges_lehmann(logs[None])[0]), middles, count)
+    return _widened(float(_hodges_lehmann(values[None])[0]), middles, count)
 
 
 def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) -> Interval:
@@ -77,7 +91,8 @@ def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) ->
     random = np.random.default_rng([seed, count])
     logs = [np.log(np.array(group)) for group in (base, head)]
     first, second = (np.median(random.choice(group, (RESAMPLES, len(group))), axis=1) for group in logs)
-    return _interval(float(np.median(logs[1]) - np.median(logs[0])), second - first, count)
+    middle, low, high = _widened(float(np.median(logs[1]) - np.median(logs[0])), second - first, count)
+    return Interval(value=exp(middle), low=exp(low), high=exp(high), count=count)
 
 
 def _hodges_lehmann(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,11 +101,11 @@ def _hodges_lehmann(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return middles
 
 
-def _interval(middle: float, resampled: NDArray[np.float64], count: int) -> Interval:
+def _widened(middle: float, resampled: NDArray[np.float64], count: int) -> tuple[float, float, float]:
     tail = 100 * _NORMAL.cdf(-sqrt(count / (count - 1)) * _t_975(count - 1))
     low, high = np.percentile(resampled, (tail, 100 - tail))
     # A resampled percentile may end on the wrong side of the estimate when there are few pairs.
-    return Interval(value=exp(middle), low=exp(min(middle, low)), high=exp(max(middle, high)), count=count)
+    return middle, min(middle, float(low)), max(middle, float(high))
 
 
 def _t_975(freedom: int) -> float:
@@ -116,4 +131,13 @@ def pairs_to_decide(interval: Interval, limit: float) -> float:
     return max(0, ceil(interval.count * (half / distance) ** 2) - interval.count)
 
 
-__all__ = ["PAIRS_MIN", "Interval", "detectable", "of_groups", "of_pairs", "pairs_to_decide", "spread"]
+__all__ = [
+    "PAIRS_MIN",
+    "Interval",
+    "detectable",
+    "difference_of_pairs",
+    "of_groups",
+    "of_pairs",
+    "pairs_to_decide",
+    "spread",
+]

@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from benchmarks.gate.metrics import NAMES, MetricName
+from benchmarks.overhead.command import Part
 
 _Flag = Parameter(negative=())
 
@@ -88,4 +89,109 @@ def gate(
     )
 
 
-__all__ = ["gate"]
+def micro(
+    *,
+    only: str = "",
+    output: Path | None = None,
+    fast: Annotated[bool, _Flag] = False,
+    pyperf: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative=(), allow_leading_hyphen=True)
+    ] = None,
+) -> int:
+    """Time the parts of the relay and of the load, one item each: a record, a delivery, a sample.
+
+    The results are pyperf's: `python -m pyperf compare_to A.json B.json` compares two of them.
+
+    Parameters
+    ----------
+    only
+        Benchmarks whose name has this in it.
+    output
+        Store the results here, as pyperf's JSON. The file must not exist.
+    fast
+        Fewer processes and values: for a look, not for a comparison.
+    pyperf
+        Everything after this goes to pyperf as it is.
+    """
+    import subprocess
+    import sys
+
+    from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED
+
+    problem = None
+    if output is not None and output.exists():
+        problem = f"--output {output}: it exists already; remove it, or name another file"
+    elif output is not None and not output.parent.is_dir():
+        problem = f"--output {output}: its directory does not exist"
+    elif only:
+        from benchmarks.micro.__main__ import BENCHMARKS
+
+        if not any(only in name for name in BENCHMARKS):
+            problem = f"--only {only}: no benchmark has this in its name; there are: {'; '.join(BENCHMARKS)}"
+    if problem:
+        print(f"relaymark bench micro: {problem}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    command = [sys.executable, "-m", "benchmarks.micro", "--only", only]
+    command += ["--fast"] * fast + (["--output", str(output)] if output else []) + (pyperf or [])
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def overhead(
+    *,
+    parts: Annotated[list[Part] | None, Parameter(consume_multiple=True, negative=())] = None,
+    quick: Annotated[bool, _Flag] = False,
+    scenario: str = "private-chat",
+    participants: int = 100,
+    seconds: float | None = None,
+    rounds: int | None = None,
+    seed: int = 1,
+    json: Path | None = None,
+    markdown: Path | None = None,
+) -> int:
+    """Measure what encryption costs: an operation, a message to a group, joining a group, and end to end.
+
+    End to end, the same seeded scenario runs with suite none and with secretbox, without and with TLS, in rounds of
+    four runs; three rounds or more give intervals.
+
+    Parameters
+    ----------
+    parts
+        Any of operations, end-to-end. Default: both.
+    quick
+        Fewer payloads and groups, three rounds of 5 seconds.
+    scenario
+        What `relaymark run` runs end to end.
+    participants
+        Of the scenario.
+    seconds
+        Of each run end to end. Default: 20, quick: 5.
+    rounds
+        Rounds of four runs. Default: 8, quick: 3.
+    seed
+        Of the first round; each further one takes the next.
+    json
+        Store every figure here.
+    markdown
+        Write the tables here.
+    """
+    from benchmarks.overhead import command
+
+    return command.run(
+        command.Wanted(
+            parts=tuple(parts or command.PARTS),
+            quick=quick,
+            scenario=scenario,
+            participants=participants,
+            seconds=seconds if seconds is not None else 5.0 if quick else 20.0,
+            rounds=rounds if rounds is not None else 3 if quick else 8,
+            seed=seed,
+            json=json,
+            markdown=markdown,
+        )
+    )
+
+
+__all__ = ["gate", "micro", "overhead"]

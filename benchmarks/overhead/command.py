@@ -1,0 +1,136 @@
+"""What `relaymark bench overhead` does with its options."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.gate.report import ReportError, write
+from benchmarks.overhead import end_to_end, operations, ratchets
+from benchmarks.overhead.end_to_end import EndToEndError, Load
+from benchmarks.overhead.report import Overhead, render
+from benchmarks.overhead.schemes import SUITES
+from loadtests.environment import commit, machine, python_version, versions
+from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
+
+Part: TypeAlias = Literal["operations", "end-to-end"]
+PARTS: tuple[Part, ...] = ("operations", "end-to-end")
+_TIMING_ROUNDS = 7
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """The options."""
+
+    parts: tuple[Part, ...]
+    quick: bool
+    scenario: str
+    participants: int
+    seconds: float
+    rounds: int
+    seed: int
+    json: Path | None
+    markdown: Path | None
+
+
+def run(wanted: Wanted) -> int:
+    """Return the exit code: 0, 104 for options, 105 if interrupted, or that of the run that failed."""
+    problems = _problems(wanted)
+    if problems:
+        for problem in problems:
+            _say(problem)
+        return EXIT_CONFIGURATION
+    try:
+        overhead = _measure(wanted)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except EndToEndError as error:
+        _say(str(error))
+        return error.code
+    print(render(overhead, as_markdown=False))
+    try:
+        if wanted.json:
+            write(wanted.json, msgspec.json.format(msgspec.json.encode(overhead), indent=1) + b"\n")
+        if wanted.markdown:
+            write(wanted.markdown, render(overhead, as_markdown=True).encode() + b"\n")
+    except ReportError as error:
+        _say(str(error))
+        return EXIT_CONFIGURATION
+    return EXIT_OK
+
+
+def _problems(wanted: Wanted) -> list[str]:
+    problems = []
+    if wanted.rounds < 1:
+        problems.append(f"--rounds {wanted.rounds}: use 1 or more; 3 give an interval")
+    if wanted.participants < 2:
+        problems.append(f"--participants {wanted.participants}: use 2 or more")
+    if not 1 <= wanted.seconds <= 3600:
+        problems.append(f"--seconds {wanted.seconds:g}: use 1 to 3600")
+    for name, path in (("json", wanted.json), ("markdown", wanted.markdown)):
+        if path is not None and not os.access(path.parent, os.W_OK):
+            problems.append(f"--{name} {path}: its directory does not exist or cannot be written to")
+    return problems
+
+
+def _measure(wanted: Wanted) -> Overhead:
+    started_ns = time.time_ns()
+    found, notes = ratchets.installed()
+    schemes = [*SUITES, *found]
+    one, groups, setups = [], [], []
+    if "operations" in wanted.parts:
+        payloads = operations.PAYLOADS[::2] if wanted.quick else operations.PAYLOADS
+        members = operations.GROUPS[::2] if wanted.quick else operations.GROUPS
+        rounds = 3 if wanted.quick else _TIMING_ROUNDS
+        for scheme in schemes:
+            _say(f"{scheme.title}: operations, groups, joining")
+            one += [operations.operation(scheme, payload, rounds=rounds) for payload in payloads]
+            groups += [operations.group(scheme, count, rounds=rounds) for count in members]
+            setups += [operations.setup(scheme, count) for count in members]
+    else:
+        notes = []
+    load, points = None, []
+    if "end-to-end" in wanted.parts:
+        load = Load(
+            scenario=wanted.scenario,
+            participants=wanted.participants,
+            duration_s=wanted.seconds,
+            rounds=wanted.rounds,
+            seed=wanted.seed,
+        )
+        points = end_to_end.measure(load, _say)
+        invalid = sum(not point.valid for point in points)
+        if invalid:
+            notes.append(
+                f"{invalid} of {len(points)} runs are invalid by the harness's own checks (a disturbed machine, most "
+                "often): trust no small difference here"
+            )
+    return Overhead(
+        relaymark=version("relaymark"),
+        commit=commit(Path(__file__).parent),
+        machine=machine(),
+        python=python_version(),
+        versions=versions(),
+        started_unix_ns=started_ns,
+        titles={scheme.name: scheme.title for scheme in schemes},
+        operations=one,
+        groups=groups,
+        setups=setups,
+        load=load,
+        points=points,
+        added=end_to_end.added(points),
+        notes=notes,
+    )
+
+
+def _say(line: str) -> None:
+    print(f"relaymark bench overhead: {line}", file=sys.stderr, flush=True)
+
+
+__all__ = ["PARTS", "Part", "Wanted", "run"]
