@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -15,6 +16,8 @@ from cyclopts import App, Parameter
 
 EXIT_CONFIGURATION: Final = 104
 EXIT_INTERNAL: Final = 70
+VALID_S_MAX: Final = 10_000_000_000
+"""Three hundred years."""
 
 app = App(
     name="relaymark",
@@ -120,7 +123,7 @@ RightName = Literal["subscribe", "publish", "erase", "export"]
 def mint(
     *,
     rights: Annotated[list[RightName] | None, Parameter(consume_multiple=True, negative=())] = None,
-    key: str | None = None,
+    key: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     holder: str | None = None,
     quorum: int = 0,
     valid: float = 30 * 86_400,
@@ -167,8 +170,8 @@ def mint(
     member = None if holder is None else _key_bytes(holder, "--holder", problems)
     if not 0 <= quorum <= limits.ACK_QUORUM_MAX:
         problems.append(f"--quorum {quorum}: use 0 to {limits.ACK_QUORUM_MAX}")
-    if valid <= 0:
-        problems.append(f"--valid {valid}: use more than 0 seconds")
+    if not 0 < valid <= VALID_S_MAX:
+        problems.append(f"--valid {valid}: use more than 0 and at most {VALID_S_MAX} seconds")
     if count < 1:
         problems.append(f"--count {count}: use 1 or more")
     if problems:
@@ -225,6 +228,9 @@ def main() -> None:
         command = sys.argv[1]
         print(f"relaymark {command}: {error.name} is missing: pip install 'relaymark[{extra}]'", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_INTERNAL)
     sys.exit(result if isinstance(result, int) else 0)
 
 

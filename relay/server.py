@@ -25,6 +25,8 @@ TRANSPORTS: Final = {
     "uvloop": "relay.transports.uvloop",
 }
 LISTEN_BACKLOG: Final = 4096
+SECONDS_MAX: Final = 1_000_000_000
+"""Thirty years: more makes no sense, and overflows a timestamp somewhere."""
 
 T = TypeVar("T")
 
@@ -57,10 +59,11 @@ def serve(options: Options, announce: Callable[[str], None], log: Callable[[str]
     context = _checked(problems, _tls, options.tls_cert, options.tls_key)
     if options.transport not in TRANSPORTS:
         problems.append(f"--transport {options.transport}: use one of {', '.join(TRANSPORTS)}")
-    if options.retain_s <= 0:
-        problems.append("--retain: use more than 0 seconds")
-    if options.drain_s <= 0:
-        problems.append("--drain: use more than 0 seconds")
+    problems += [
+        f"--{name}: use more than 0 and at most {SECONDS_MAX} seconds"
+        for name, seconds in (("retain", options.retain_s), ("drain", options.drain_s))
+        if not 0 < seconds <= SECONDS_MAX  # not a number is not, either
+    ]
     problems += [
         f"--{name.replace('_', '-')}: use more than 0"
         for name in ("durable_per_s", "ephemeral_per_s", "control_per_s")
@@ -179,6 +182,8 @@ def _listen(address: tuple[str, int], option: str) -> list[socket.socket]:
         ]
     except OSError as error:
         raise ConfigurationError([f"{option} {host}:{port}: {error.strerror or error}"]) from None
+    except UnicodeError:
+        raise ConfigurationError([f"{option} {host}:{port}: not the name of a host"]) from None
 
 
 def _shown(listener: socket.socket) -> str:

@@ -169,6 +169,9 @@ class Store(Protocol):
     def erase(self, number: int, new_epoch: int) -> None:
         """Delete all records, acknowledgements and ids of a stream, beyond recovery; its head is 0 in `new_epoch`."""
 
+    def release(self, number: int) -> None:
+        """Nobody uses the stream now: forget it if it holds nothing. Called where `open` is."""
+
     def close(self) -> None:
         """Release what the store holds. No other call is under way, and none follows."""
 
@@ -180,9 +183,11 @@ NO_RUNS: Final[deque[Run]] = deque()
 
 
 class _Stream:
-    __slots__ = ("acks", "aged", "epoch", "first", "frame_bytes", "head", "number", "runs")
+    __slots__ = ("acks", "aged", "epoch", "first", "frame_bytes", "head", "key", "number", "released", "runs")
 
-    def __init__(self, number: int, epoch: int) -> None:
+    def __init__(self, key: bytes, number: int, epoch: int) -> None:
+        self.key = key
+        self.released = False
         self.number = number
         self.epoch = epoch
         self.head = 0
@@ -211,6 +216,7 @@ class MemoryStore:
         self._total_bytes_max = retain_total_bytes_max
         self._by_key: dict[bytes, _Stream] = {}
         self._by_number: dict[int, _Stream] = {}
+        self._next_number = 1
         # Streams that hold records, the longest unused first.
         self._used: OrderedDict[int, None] = OrderedDict()
         # A heap of (at_ns, number), at most one entry a stream, never later than the stream's oldest record: a
@@ -224,10 +230,12 @@ class MemoryStore:
     def open(self, key: bytes, *, new_epoch: int, recent_max: int) -> StreamState:
         stream = self._by_key.get(key)
         if stream is None:
-            number = len(self._by_key) + 1
+            number = self._next_number
             if number > STREAM_NUMBER_MAX:
                 raise StoreUnavailable("no stream numbers are left")
-            stream = self._by_key[key] = self._by_number[number] = _Stream(number, new_epoch)
+            self._next_number += 1
+            stream = self._by_key[key] = self._by_number[number] = _Stream(key, number, new_epoch)
+        stream.released = False
         recent: list[tuple[bytes, int, int]] = []
         for run in reversed(stream.runs):
             if len(recent) >= recent_max:
@@ -321,6 +329,8 @@ class MemoryStore:
             stream.aged = bool(held)
             if held:
                 heappush(ages, (held[0].at_ns, number))
+            elif stream.released:
+                self._drop(stream)
         return forgotten
 
     def erase(self, number: int, new_epoch: int) -> None:
@@ -334,6 +344,16 @@ class MemoryStore:
         stream.epoch = new_epoch
         stream.head = 0
         stream.first = 1
+
+    def release(self, number: int) -> None:
+        stream = self._by_number[number]
+        stream.released = True
+        if not stream.runs and not stream.aged:
+            self._drop(stream)
+
+    def _drop(self, stream: _Stream) -> None:
+        """Its next use begins a new epoch, so nobody takes it for what it was."""
+        del self._by_key[stream.key], self._by_number[stream.number]
 
     def close(self) -> None:
         """Nothing is held but memory."""

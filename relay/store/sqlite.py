@@ -127,6 +127,13 @@ class SqliteStore:
         acknowledged = {unpack_handle(handle): upto for handle, upto in acks}
         return StreamState(number, _unsigned(signed_epoch), head, first, recent, acknowledged)
 
+    def release(self, number: int) -> None:
+        with self._unwritten_lock:
+            unwritten = self._unwritten.pop(number, None)
+            if unwritten is not None:
+                del self._unwritten_numbers[unwritten[0]]
+                self._streams -= 1
+
     def _number_new(self, key: bytes, epoch: int) -> int:
         with self._unwritten_lock:
             number = self._unwritten_numbers.get(key)

@@ -93,6 +93,30 @@ def test_open_tells_the_newest_ids_and_the_acknowledgements(store: Store) -> Non
     assert len(opened(store, recent_max=99).recent) == 4
 
 
+def test_a_released_stream_that_holds_nothing_begins_anew(store: Store) -> None:
+    number = opened(store, new_epoch=7).number
+    streams = store.statistics().streams
+    store.release(number)
+    assert store.statistics().streams == streams - 1
+    again = opened(store, new_epoch=8)
+    assert (again.epoch, again.head) == (8, 0)
+    other = opened(store, b"other")
+    assert other.number != again.number
+
+
+def test_a_released_stream_with_records_is_kept_until_they_are_forgotten(store: Store) -> None:
+    number = opened(store, new_epoch=7).number
+    store.commit(batch(records=[(number, records(1, 3, at_ns=100))]))
+    store.release(number)
+    again = opened(store, new_epoch=8)
+    assert (again.number, again.epoch, again.head) == (number, 7, 3)
+    assert store.read(number, 0, PLENTY) == records(1, 3, at_ns=100)
+    store.release(number)
+    store.expire(101)
+    fresh = opened(store, new_epoch=9)
+    assert (fresh.epoch, fresh.head) in ((9, 0), (7, 3)), "either it is gone, or it goes on"
+
+
 def test_read_is_bounded_but_gives_one_record_at_least(store: Store) -> None:
     number = opened(store).number
     store.commit(batch(records=[(number, records(1, 8))]))
