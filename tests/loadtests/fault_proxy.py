@@ -37,6 +37,7 @@ class FaultProxy:
         self._decide = decide
         self._hold_s = hold_s
         self.done: Counter[str] = Counter()
+        self.passed_states = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -86,6 +87,10 @@ class FaultProxy:
     def count(self, fault: str) -> None:
         with self._lock:
             self.done[fault] += 1
+
+    def count_state(self) -> None:
+        with self._lock:
+            self.passed_states += 1
 
     def close(self) -> None:
         _shut(self._listener)
@@ -161,6 +166,8 @@ class _Downstream:
         elif fault == HOLD or self._holding:
             self._proxy.count(HOLD)
             self._hold()
+        if not durable:
+            self._proxy.count_state()
         self._forward(frame)
 
     def _hold(self) -> None:
