@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import ssl
@@ -9,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic_ns
+from typing import ClassVar
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
@@ -240,6 +243,59 @@ def test_only_so_many_connects_are_under_way(listener: socket.socket) -> None:
     run_until(swarm, done)
     swarm.stop()
     assert 1 <= most <= 3
+
+
+class FewPorts(socket.socket):
+    """A socket of a system on which each source address has but two ports left."""
+
+    left: ClassVar[dict[str, int]] = {}
+
+    def connect_ex(self, address: object) -> int:
+        source = self.getsockname()[0]
+        if self.left.setdefault(source, 2) == 0:
+            return errno.EADDRNOTAVAIL
+        self.left[source] -= 1
+        return super().connect_ex(address)
+
+
+def test_when_ports_run_out_the_next_source_address_is_taken(
+    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "_Socket", FewPorts)
+    monkeypatch.setattr(FewPorts, "left", {})
+    handlers = [Recorder() for _ in range(5)]
+    for handler in handlers:
+        swarm.connect(handler, listener.getsockname())
+    run_until(swarm, lambda: all(handler.opened for handler in handlers))
+    assert [source for source, left in FewPorts.left.items() if left < 2] == ["0.0.0.0", "127.0.0.2", "127.0.0.3"]
+    assert swarm.ports_exhausted == 0
+
+
+def test_no_port_on_any_address_is_counted_and_told(
+    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_module, "_Socket", FewPorts)
+    monkeypatch.setattr(swarm_module, "SOURCES_MAX", 1)
+    monkeypatch.setattr(FewPorts, "left", {"0.0.0.0": 0, "127.0.0.2": 0})
+    handler = Recorder()
+    swarm.connect(handler, listener.getsockname())
+    run_until(swarm, lambda: bool(handler.reasons))
+    assert swarm.ports_exhausted == 1
+    assert handler.reasons == ["Cannot assign requested address"]
+
+
+def test_no_descriptor_left_is_counted_and_told(
+    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(swarm_module, "_Socket", none_left)
+    handler = Recorder()
+    swarm.connect(handler, listener.getsockname())
+    run_until(swarm, lambda: bool(handler.reasons))
+    assert swarm.descriptors_exhausted == 1
+    assert handler.reasons == ["Too many open files"]
 
 
 def test_due_times_run_in_order_and_never_early(swarm: Swarm) -> None:
