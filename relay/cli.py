@@ -29,6 +29,9 @@ app = App(
 # Named by strings, and imported when called: the relay does not depend on the load.
 app.command("loadtests.cli:run", name="run", help="Offer a relay the load of a live platform, and show how it fared.")
 app.command("loadtests.cli:report", name="report", help="Show the results of runs again.")
+app.command(
+    "benchmarks.compare.cli:compare", name="compare", help="Measure several relays in turn under the same sealed work."
+)
 app.command("benchmarks.cli:gate", name="gate", help="Tell whether a change made the relay slower.")
 bench = App(name="bench", help="Measure the parts: what they cost, and what encryption costs.", help_format="plaintext")
 bench.command("benchmarks.cli:micro", name="micro", help="Time the relay's and the load's parts with pyperf.")

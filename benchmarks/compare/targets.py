@@ -6,6 +6,9 @@ durability costs. Every publish is acknowledged by every target. A target runs o
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from loadtests.dialects.raw import Raw
 from loadtests.dialects.redis import Redis
 from loadtests.dialects.reference import Reference
 
+VERSION_S_MAX: Final = 10.0
 _MEMORY: Final = "none: memory"
 _AT_MOST_ONCE: Final = "none: what passes while away is missed"
 
@@ -45,6 +49,8 @@ class Target:
     how_to_get: str = ""
     environment: Callable[[int], Mapping[str, str]] = field(default=lambda port: {})
     tells: bool = False
+    version: tuple[str, ...] = ("--version",)
+    """Arguments that make the binary tell its version."""
 
 
 def _promises(
@@ -64,7 +70,7 @@ def _reference(transport: str | None, store: str) -> Target:
     durable = store == "sqlite"
     return Target(
         name=f"reference@{variant}" if variant else "reference",
-        binary="python",
+        binary=sys.executable,
         command=lambda _binary, directory, _port: relay_command(store, transport or "pump", directory),
         dialect=lambda host, _attach: Reference(host),
         promises=_promises(
@@ -74,6 +80,7 @@ def _reference(transport: str | None, store: str) -> Target:
             "committed and numbered",
         ),
         tells=True,
+        version=("-c", "import importlib.metadata as m; print(m.version('relaymark'))"),
     )
 
 
@@ -121,6 +128,7 @@ def all_targets() -> dict[str, Target]:
             dialect=Nchan,
             promises=_promises(_MEMORY, "per channel", "none here: its buffer is off", "queued for every subscriber"),
             how_to_get=nchan.HOW_TO_GET,
+            version=("-v",),
         ),
         Target(
             name="mosquitto",
@@ -129,6 +137,7 @@ def all_targets() -> dict[str, Target]:
             dialect=lambda host, _attach: Mqtt(host),
             promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "taken over (QoS 1); delivered with QoS 0"),
             how_to_get=mosquitto.HOW_TO_GET,
+            version=("-h",),
         ),
         _redis("redis"),
         _redis("valkey"),
@@ -142,9 +151,28 @@ def all_targets() -> dict[str, Target]:
             ),
             how_to_get=centrifugo.HOW_TO_GET,
             environment=centrifugo.environment,
+            version=("version",),
         ),
     ]
     return {target.name: target for target in found}
+
+
+def version_of(target: Target) -> str:
+    """Return the first number with a dot that the binary tells as its version; empty if it tells none."""
+    assert target.binary is not None, "only installed targets have one"
+    try:
+        told = subprocess.run(
+            [target.binary, *target.version],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VERSION_S_MAX,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(rb"\d+\.\d+[\w.]*", told.stdout)
+    return found[0].decode() if found else ""
 
 
 @contextmanager
@@ -163,4 +191,4 @@ def serving(target: Target, cores: Cores, log: Path) -> Iterator[Server]:
             yield server
 
 
-__all__ = ["Target", "all_targets", "serving"]
+__all__ = ["Target", "all_targets", "serving", "version_of"]
