@@ -33,6 +33,8 @@ LEAD_S: Final = 0.5
 """From the word to the start: every worker has it by then."""
 GRACE_S: Final = 3.0
 """What a worker may take beyond its own deadlines to answer."""
+WORKER_S_MAX: Final = 5.0
+"""For a worker that Locust misses to be heard again."""
 LOST_S_MAX: Final = 10.0
 """With no participant attached for so long, the target is taken as gone."""
 POLL_S: Final = 0.05
@@ -70,6 +72,7 @@ class Conductor:
         self._quiet: set[str] = set()
         self._settled: set[str] = set()
         self._lost: set[str] = set()
+        self._missing_since_ns: dict[str, int] = {}
         self._sampled_ns = 0
         self._empty_since_ns = 0
 
@@ -81,6 +84,7 @@ class Conductor:
         self.done.clear()
         self._stop.clear()
         self._quiet, self._settled, self._lost = set(), set(), set()
+        self._missing_since_ns.clear()
         self._empty_since_ns = 0
         self.gathering = Gathering(settings, target=self.target, relay=self.relay, workers=workers)
         self.gathering.calibration = self.calibration
@@ -176,7 +180,10 @@ class Conductor:
             offsets = sorted(run.offsets_ns().items())
             self._send(CLOCKS, {"offsets_ns": offsets}, None)
         for worker in run.lines:
-            if not self._alive(worker):
+            if self._alive(worker):
+                self._missing_since_ns.pop(worker, None)
+            # A worker may be too busy for a while to say that it lives.
+            elif now_ns - self._missing_since_ns.setdefault(worker, now_ns) > WORKER_S_MAX * 1e9:
                 self._lose(run, worker)
 
     def _trouble(self, run: Gathering) -> bool:

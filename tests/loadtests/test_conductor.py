@@ -120,7 +120,7 @@ class FakeWorkers:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAD_S", "GRACE_S", "LATE_S"):
+    for name in ("LEAD_S", "GRACE_S", "LATE_S", "WORKER_S_MAX"):
         monkeypatch.setattr(conductor_module, name, 0.05)
     monkeypatch.setattr(conductor_module, "POLL_S", 0.001)
     monkeypatch.setattr(conductor_module, "SAMPLE_S", 0.01)

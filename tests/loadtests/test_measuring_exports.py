@@ -14,7 +14,7 @@ EXPORTS = {
         Machine commit machine python_version versions
     """,
     "loadtests.exporter": """
-        DELIVERY_BOUNDS_NS LoadtestCollector OTHER_BOUNDS_NS SERIES_MAX Snapshot parse_address serve
+        DELIVERY_BOUNDS_NS EVENTS_MAX LoadtestCollector OTHER_BOUNDS_NS SERIES_MAX Snapshot parse_address serve
     """,
     "loadtests.recorder": """
         BUCKETS COUNTERS_MAX Histogram HistoryRow Interval LABELS METRICS OPEN_SECONDS PERCENTILES Recorder
