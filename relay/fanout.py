@@ -303,7 +303,7 @@ class FanOut:
     def add_state(self, stream: Stream, key: Hashable, frame: bytes) -> None:
         """Take a state; an older one under this key that has not left yet gives way."""
         if stream.states.pop(key, None) is not None:
-            self.counters.ephemeral_superseded += 1
+            self.counters.ephemeral_superseded += len(stream.live)
         stream.states[key] = frame
         if not stream.queued:
             stream.queued = True
