@@ -46,5 +46,9 @@ peers: $(READY)
 	@command -v npm >/dev/null || { echo "npm was not found; Debian's package is called npm" >&2; exit 1; }
 	npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64
 
+# Hostile connections against the relay in one process; a fault prints the number that replays it.
+fuzz: $(READY)
+	$(BIN)/python tests/relay/fuzz_relay.py --seconds $(or $(SECONDS),60)
+
 clean:
 	rm -rf $(VENV) .peers build dist *.egg-info
