@@ -37,7 +37,7 @@ bench = App(name="bench", help="Measure the parts: what they cost, and what encr
 bench.command("benchmarks.cli:micro", name="micro", help="Time the relay's and the load's parts with pyperf.")
 bench.command("benchmarks.cli:overhead", name="overhead", help="Measure what encryption costs.")
 app.command(bench)
-EXTRAS: Final = {"run": "load", "report": "load", "gate": "bench", "bench": "bench"}
+EXTRAS: Final = {"run": "load", "report": "load", "gate": "bench", "bench": "bench", "compare": "bench"}
 """What each command needs installed besides the relay."""
 
 
@@ -224,14 +224,14 @@ def main() -> None:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         sys.exit(EXIT_CONFIGURATION)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(sys.argv[1] if len(sys.argv) > 1 else "")
-        if extra is None:
-            raise
-        command = sys.argv[1]
-        print(f"relaymark {command}: {error.name} is missing: pip install 'relaymark[{extra}]'", file=sys.stderr)
-        sys.exit(EXIT_CONFIGURATION)
-    except Exception:
+    except Exception as error:
+        # A command that is found by its string fails with an ImportError, caused by the one that says what is missing.
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        if isinstance(missing, ModuleNotFoundError) and command in EXTRAS:
+            how = f"pip install 'relaymark[{EXTRAS[command]}]'"
+            print(f"relaymark {command}: {missing.name} is missing: {how}", file=sys.stderr)
+            sys.exit(EXIT_CONFIGURATION)
         traceback.print_exc()
         sys.exit(EXIT_INTERNAL)
     sys.exit(result if isinstance(result, int) else 0)
