@@ -14,10 +14,9 @@ The store's calls go through `read` and `write`: inline for a store that answers
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from relay import framing, wire
 from relay.buckets import Buckets
@@ -30,34 +29,16 @@ from relay.limits import (
     EXPORT_BYTES_MAX,
     OUTGOING_BYTES_MAX,
     PUBLISH_WINDOW,
-    REPLAY_BYTES,
     STREAMS_PER_CONNECTION_MAX,
 )
-from relay.outbox import DURABLE, ORDERED, Chunk, Outbox, frame_of
+from relay.outbox import ORDERED, Chunk, frame_of
+from relay.replay import Client, Done, Replay, Submit, look_whether_caught_up
 from relay.store import Batch, Record, Run, Store, StreamState
 
-Done: TypeAlias = Callable[[Any, Exception | None], None]
-Submit: TypeAlias = Callable[[Callable[[], Any], Done], None]
 Work: TypeAlias = list[tuple[Stream, list[Group], Run]]
 
-REPLAYS_PER_TURN = 16
-"""Reads that one turn begins: a reconnect storm is served beside the traffic, not before it."""
 GROUPS_PER_RUN_MAX = 64
 """A group comes from one read, so a run stays below some 4 MiB, and as a rule far below."""
-
-
-class Client(Protocol):
-    """What the hub needs of a session."""
-
-    box: Outbox
-    attachments: dict[int, Attachment]
-    exporting: bool
-    unacked: int
-
-    @property
-    def ended(self) -> bool: ...
-
-    def refuse(self, code: Code, record: int, about: int) -> None: ...
 
 
 def inline(call: Callable[[], Any], done: Done) -> None:
@@ -106,8 +87,7 @@ class Hub:
         self.commit_times = Buckets()
         self._acks: list[tuple[int, bytes, int]] = []
         self._trims: list[tuple[int, int]] = []
-        self._catching: deque[Attachment] = deque()
-        self._stalled: list[Attachment] = []
+        self.replay = Replay(store, read, self.fanout)
         self._exporting: list[Client] = []  # those that this turn answered
 
     # -- one turn ------------------------------------------------------------------------------------
@@ -120,12 +100,9 @@ class Hub:
             self._exporting.clear()
         if self.dirty or self._acks or self._trims:
             self.commit()
-        for _ in range(min(len(self._catching), REPLAYS_PER_TURN)):
-            attachment = self._catching.popleft()
-            attachment.queued = False
-            self._replay_step(attachment)
+        catching = self.replay.turn()
         more = self.fanout.slice()
-        return more or bool(self._catching) or (self._left_fresh and not self._committing)
+        return more or catching or (self._left_fresh and not self._committing)
 
     @property
     def settled(self) -> bool:
@@ -183,8 +160,8 @@ class Hub:
         if cursor == stream.served:
             stream.live[client.box] = attachment
         else:
-            self._fall_back(attachment, cursor)
-            self._catch_up(attachment)
+            self.replay.begin(attachment, cursor)
+            self.replay.go_on(attachment)
 
     def unsubscribe(self, attachment: Attachment) -> None:
         """Detach, and tell the client up to where it was sent everything."""
@@ -207,7 +184,7 @@ class Hub:
         stream.catching.discard(attachment)
         stream.attached -= 1
         stream.idle_since_ns = self.now_ns
-        self._look_whether_caught_up(attachment.client)
+        look_whether_caught_up(attachment.client)
 
     # -- publishing ----------------------------------------------------------------------------------
 
@@ -423,100 +400,6 @@ class Hub:
                         client.unacked -= 1
                         client.refuse(Code.STORE, 4, id_)
 
-    # -- replay --------------------------------------------------------------------------------------
-
-    def _replay_step(self, attachment: Attachment) -> None:
-        stream = attachment.stream
-        box = attachment.client.box
-        if attachment.gone or attachment.reading or attachment.cursor is None:
-            return
-        if attachment.cursor == stream.served:
-            self._go_live(attachment)
-        elif attachment.cursor > stream.served:
-            self._catch_up(attachment)  # It has what was acknowledged but is served only now.
-        elif box.standing is None and not stream.erasing:
-            attachment.reading = True
-            call = partial(self.store.read, stream.number, attachment.cursor, REPLAY_BYTES)
-            self._read(call, partial(self._replay, attachment, stream.epoch, attachment.cursor))
-        # Otherwise `drained` or the end of the erasure comes back to it.
-
-    def _replay(
-        self, attachment: Attachment, epoch: int, after: int, records: list[Record] | None, error: Exception | None
-    ) -> None:
-        attachment.reading = False
-        stream = attachment.stream
-        cursor = attachment.cursor
-        if attachment.gone or cursor is None or stream.erasing:
-            return
-        if error is not None or records is None:
-            self.counters.read_failures += 1
-            self._stalled.append(attachment)  # The next tick tries again.
-            return
-        box = attachment.client.box
-        if epoch == stream.epoch and after == cursor:  # Else the client fell back meanwhile.
-            served = stream.served
-            records = [record for record in records if record.seq <= served]
-            first = records[0].seq if records else served + 1
-            if first > cursor + 1:
-                self.counters.gaps += 1
-                gap = frame_of(wire.Gap(stream.number, cursor + 1, first - 1))
-                self.push(box, Chunk(gap, DURABLE, stream, cursor + 1, first - 1))
-                attachment.cursor = first - 1
-            if records:
-                data = b"".join([record.frame for record in records])
-                self.push(box, Chunk(data, DURABLE, stream, first, records[-1].seq))
-                attachment.cursor = records[-1].seq
-                self.counters.replayed += len(records)
-        self._catch_up(attachment)
-
-    def _catch_up(self, attachment: Attachment) -> None:
-        """Have a step of a replay made in this turn or a later one."""
-        if not attachment.queued:
-            attachment.queued = True
-            self._catching.append(attachment)
-
-    def _fall_back(self, attachment: Attachment, cursor: int) -> None:
-        attachment.cursor = cursor
-        attachment.stream.catching.add(attachment)
-
-    def _go_live(self, attachment: Attachment) -> None:
-        attachment.cursor = None
-        attachment.stream.catching.discard(attachment)
-        attachment.stream.live[attachment.client.box] = attachment
-        self._look_whether_caught_up(attachment.client)
-
-    @staticmethod
-    def _look_whether_caught_up(client: Client) -> None:
-        if client.box.lagging and all(attachment.cursor is None for attachment in client.attachments.values()):
-            client.box.lagging = False
-
-    def drained(self, client: Client) -> None:
-        """The client's outbox stands no longer: go on with its replays."""
-        for attachment in client.attachments.values():
-            if attachment.cursor is not None:
-                self._catch_up(attachment)
-
-    def fall_behind(self, client: Client) -> None:
-        """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
-        client.box.overflowing = False
-        dropped = client.box.drop_records()
-        if not dropped:
-            return
-        client.box.lagging = True
-        self.counters.lagging += 1
-        for stream, first in dropped.items():
-            attachment = client.attachments.get(stream.number)
-            if attachment is None or not attachment.use & Right.SUBSCRIBE:
-                continue
-            self.fanout.withdraw(stream, client.box)
-            self._fall_back(attachment, first - 1 if attachment.cursor is None else min(attachment.cursor, first - 1))
-
-    def tick(self) -> None:
-        """Once a second: try again what the store could not read."""
-        stalled, self._stalled = self._stalled, []
-        for attachment in stalled:
-            self._catch_up(attachment)
-
     # -- retention, erasure, export ------------------------------------------------------------------
 
     def acknowledge(self, attachment: Attachment, upto: int) -> None:
@@ -563,7 +446,7 @@ class Hub:
         for attachment in stream.catching:
             if error is None:
                 attachment.cursor = 0
-            self._catch_up(attachment)
+            self.replay.go_on(attachment)
 
     def export(self, attachment: Attachment, after: int) -> None:
         """Answer EXPORTED with the records after `after`, a page of them. Raises Refused: one at a time."""

@@ -218,7 +218,7 @@ class Net:
     def later(self, seconds: float) -> None:
         """Let time pass, and the time limits be looked at."""
         self.hub.now_ns += int(seconds * SECOND_NS)
-        self.hub.tick()
+        self.hub.replay.tick()
         for client in self.clients:
             if not client.gone:
                 client.peer.tick()
@@ -266,7 +266,7 @@ class Net:
             client.writing = True
             client.peer.progress_ns = self.hub.now_ns
         if box.overflowing:
-            self.hub.fall_behind(client.peer)  # type: ignore[arg-type]
+            self.hub.replay.fall_behind(client.peer)  # type: ignore[arg-type]
         if box.choked:
             client.reading = False
 
@@ -289,4 +289,4 @@ class Net:
             if client.peer.state == State.ENDED:
                 client.cut()
             else:
-                self.hub.drained(client.peer)  # type: ignore[arg-type]
+                self.hub.replay.drained(client.peer)  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ class Relay:
         now_ns = self.hub.now_ns = self.clock()
         self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
         self._ticked_ns = now_ns
-        self.hub.tick()
+        self.hub.replay.tick()
         for member in self._wheel.advance(now_ns / NS_PER_S):
             if member in self.peers:
                 self._wheel.schedule(member, member.tick())

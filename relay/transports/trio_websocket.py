@@ -59,7 +59,7 @@ class _Library:
             if connection.sending:
                 box.stand()
                 if box.overflowing:
-                    hub.fall_behind(connection.peer)
+                    hub.replay.fall_behind(connection.peer)
             connection.wake.set()
         ended, hub.ended = hub.ended, []
         for peer in ended:
@@ -146,7 +146,7 @@ class _Library:
                     peer.progress_ns = self._relay.clock()
                 connection.sending = False
                 if peer.state < State.CLOSING:
-                    self._hub.drained(peer)  # type: ignore[arg-type]
+                    self._hub.replay.drained(peer)  # type: ignore[arg-type]
                     self.turn()
                 elif peer.overdue:
                     return

@@ -64,7 +64,7 @@ class _Loop:
         if connection.paused:
             box.stand()
             if box.overflowing:
-                self.hub.fall_behind(connection.peer)
+                self.hub.replay.fall_behind(connection.peer)
             connection.choke(box.choked)
             return
         data = box.gather()
@@ -150,7 +150,7 @@ class _Connection(asyncio.Protocol):
             if peer.state == State.ENDED:
                 self.finish()
             else:
-                on.hub.drained(peer)  # type: ignore[arg-type]
+                on.hub.replay.drained(peer)  # type: ignore[arg-type]
                 on.schedule()
 
     def _write(self, box: Outbox) -> int:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import ALL, Client, Later, Net, capability_of, label_of, sealed_of, stream_key
 
-from relay import fanout, hub, outbox, wire
+from relay import fanout, hub, outbox, replay, wire
 from relay.capability import handle_of, parse
 from relay.errors import Code
 from relay.session import Rates
@@ -269,7 +269,7 @@ class World:
                 self.reads.make()
                 self.reads.broken = False
             case "tick":
-                self.net.hub.tick()
+                self.net.hub.replay.tick()
             case "stores":
                 for store in (self.reads, self.writes):
                     if store.waiting:
@@ -289,17 +289,17 @@ class World:
             if actor.client is not None:
                 actor.client.room = None
         for _ in range(1000):
-            self.net.hub.tick()
+            self.net.hub.replay.tick()
             self.reads.run()
             self.writes.run()
             self.net.settle()
             for actor in self.actors:
                 actor.check()
-            if not (self.reads.waiting or self.writes.waiting or self.net.hub._stalled):
+            if not (self.reads.waiting or self.writes.waiting or self.net.hub.replay._stalled):
                 break
         inside = self.net.hub
         assert inside.settled
-        assert not inside._catching
+        assert not inside.replay._catching
         for actor in self.actors:
             if actor.client is None:
                 continue
@@ -341,9 +341,9 @@ step = st.tuples(
 @pytest.fixture(autouse=True)
 def _tight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "FANOUT_SLICE_SENDS", 2)
-    monkeypatch.setattr(hub, "REPLAYS_PER_TURN", 2)
+    monkeypatch.setattr(replay, "REPLAYS_PER_TURN", 2)
     monkeypatch.setattr(hub, "GROUPS_PER_RUN_MAX", 2)
-    for module in (fanout, hub, outbox):
+    for module in (fanout, replay, outbox):
         monkeypatch.setattr(module, "REPLAY_BYTES", 1_000)
     monkeypatch.setattr(outbox, "DURABLE_QUEUE_BYTES_MAX", 3_000)
 
