@@ -50,8 +50,10 @@ def memory(size: int) -> Callable[[], object]:
 def sqlite(size: int) -> Callable[[], object]:
     """On the disk of the temporary directory: every commit waits for it."""
     directory = tempfile.mkdtemp(prefix="relaymark-micro-")
+    store = SqliteStore(Path(directory) / "relay.db", secret_if_new=bytes(32))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return _committer(SqliteStore(Path(directory) / "relay.db", secret_if_new=bytes(32)), size)
+    atexit.register(store.close)  # before its files go: the last one registered is called first
+    return _committer(store, size)
 
 
 SIZES = (1, 16, 256)
