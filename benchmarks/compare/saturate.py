@@ -29,7 +29,7 @@ WINDOW: Final = 256
 """Enough to keep any relay busy while subscribers are drained; two or three publishes a stream."""
 UNDER_WAY_MAX: Final = 20_000
 """Deliveries: a tenth of a second of the fastest relay."""
-DRAIN_EVERY_NS: Final = 8_000_000
+DRAIN_EVERY_NS: Final = 16_000_000
 SETTLE_S_MAX: Final = 10.0
 QUIET_S: Final = 2.0
 """If nothing has come for so long after the end, nothing will."""

@@ -30,9 +30,9 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 GROUPS: Final = (
-    Group(purpose="large room", streams=1, subscribers=100, share=0.05),
-    Group(purpose="room", streams=10, subscribers=20, share=0.25),
-    Group(purpose="private chat", streams=100, subscribers=1, share=0.70),
+    Group(purpose="large room", streams=1, subscribers=100, share=0.01),
+    Group(purpose="room", streams=30, subscribers=20, share=0.29),
+    Group(purpose="private chat", streams=150, subscribers=1, share=0.70),
 )
 SUBSCRIBERS: Final = tuple(group.subscribers for group in GROUPS for _ in range(group.streams))
 """By stream."""

@@ -1,0 +1,281 @@
+"""The other end of every dialect, as small as it can be: one connection, any stream, everybody may do everything.
+
+Written from the protocols' descriptions, WebSocket framed by a library, and sharing nothing with the dialects: a fault
+that both ends had in common would not show.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from loadtests.dialects.base import Attach, Dialect
+from loadtests.dialects.centrifugo import Centrifugo
+from loadtests.dialects.mqtt import Mqtt
+from loadtests.dialects.nats import Nats
+from loadtests.dialects.nchan import Nchan
+from loadtests.dialects.raw import Raw
+from loadtests.dialects.redis import Redis
+from loadtests.dialects.reference import Reference
+from relay import wire
+
+LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
+
+
+class OverWebSocket:
+    """A relay behind the library's handshake and frames. `text`: its messages are text."""
+
+    subprotocol: str | None = None
+    text = False
+
+    def __init__(self) -> None:
+        offered = [Subprotocol(self.subprotocol)] if self.subprotocol else None
+        self.websocket = ServerProtocol(subprotocols=offered)
+        self.path = ""
+
+    def hear(self, data: bytes) -> bytes:
+        """Take what the client sent, and return what is sent back."""
+        self.websocket.receive_data(data)
+        for event in self.websocket.events_received():
+            if isinstance(event, Request):
+                self.path = event.path
+                self.websocket.send_response(self.websocket.accept(event))
+                self.say(*self.greeting())
+            elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self.say(*self.answers(bytes(event.data)))
+        return b"".join(self.websocket.data_to_send())
+
+    def say(self, *messages: bytes) -> None:
+        for message in messages:
+            if self.text:
+                self.websocket.send_text(message)
+            else:
+                self.websocket.send_binary(message)
+
+    def deliver(self, attach: Attach, sealed: bytes) -> bytes:
+        """Return the delivery of a record of a stream."""
+        self.say(self.delivery(attach, sealed))
+        return b"".join(self.websocket.data_to_send())
+
+    def ping(self) -> bytes:
+        self.websocket.send_ping(b"there?")
+        return b"".join(self.websocket.data_to_send())
+
+    def close(self) -> bytes:
+        self.websocket.send_close(1001, "going")
+        return b"".join(self.websocket.data_to_send())
+
+    def nonsense(self) -> bytes:
+        """Return a message that breaks the carried protocol."""
+        self.say(b"\xff\xfe\xfd nonsense \r\n")
+        return b"".join(self.websocket.data_to_send())
+
+    def greeting(self) -> list[bytes]:
+        return []
+
+    def answers(self, message: bytes) -> list[bytes]:
+        raise NotImplementedError
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        raise NotImplementedError
+
+
+class ReferenceRelay(OverWebSocket):
+    subprotocol = wire.SUBPROTOCOL
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = 0
+
+    def answers(self, message: bytes) -> list[bytes]:
+        found: list[wire.RelayRecord] = []
+        for record in wire.decode_client(message):
+            match record:
+                case wire.Hello():
+                    found.append(wire.Welcome(1, bytes(32), 5, LIMITS))
+                case wire.Subscribe():
+                    found.append(wire.Subscribed(record.request, 9, 77, self.head, True))
+                case wire.Publish():
+                    self.head += 1
+                    found.append(wire.Published([record.id, self.head]))
+                case wire.Unsubscribe():
+                    found.append(wire.Unsubscribed(9, self.head))
+        return [b"".join(wire.encode(record) for record in found)]
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        self.head += 1
+        return wire.encode(wire.Message(9, self.head, 6, None, sealed))
+
+
+class NatsServer(OverWebSocket):
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffered = b""
+        self.subjects: dict[bytes, bytes] = {}
+
+    def greeting(self) -> list[bytes]:
+        return [b'INFO {"server_id":"X","version":"2","max_payload":1048576}\r\n']
+
+    def answers(self, message: bytes) -> list[bytes]:
+        self.buffered += message
+        found = []
+        while b"\r\n" in self.buffered:
+            line, _, rest = self.buffered.partition(b"\r\n")
+            verb, *words = line.split()
+            if verb == b"PUB":
+                size = int(words[-1])
+                if len(rest) < size + 2:
+                    break
+                assert rest[size : size + 2] == b"\r\n"
+                rest = rest[size + 2 :]
+            elif verb == b"SUB":
+                self.subjects[words[0]] = words[1]
+            found.append(b"PONG\r\n" if verb == b"PING" else b"" if verb == b"PONG" else b"+OK\r\n")
+            self.buffered = rest
+        return [b"".join(found)]
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        subject = attach.topic.encode()
+        return b"MSG %b %b %d\r\n%b\r\n" % (subject, self.subjects[subject], len(sealed), sealed)
+
+
+class MqttServer(OverWebSocket):
+    subprotocol = "mqtt"
+
+    def answers(self, message: bytes) -> list[bytes]:
+        start = 1
+        while message[start] & 0x80:
+            start += 1
+        body = message[start + 1 :]
+        match message[0] >> 4:
+            case 1:
+                assert body[:6] == b"\x00\x04MQTT"
+                return [b"\x20\x02\x00\x00"]
+            case 3:
+                after = 2 + int.from_bytes(body[:2], "big")
+                return [b"\x40\x02" + body[after : after + 2]] if message[0] & 0x06 else []
+            case 8:
+                return [b"\x90\x03" + body[:2] + b"\x00"]
+            case 10:
+                return [b"\xb0\x02" + body[:2]]
+            case 12:
+                return [b"\xd0\x00"]
+        return []
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        body = len(attach.topic).to_bytes(2, "big") + attach.topic.encode() + sealed
+        length, digits = len(body), b""
+        while True:
+            length, digit = divmod(length, 128)
+            digits += bytes((digit | 0x80 if length else digit,))
+            if not length:
+                return b"\x30" + digits + body
+
+    def nonsense(self) -> bytes:
+        self.say(b"\x40\x02\x12\x34")  # an acknowledgement of nothing
+        return b"".join(self.websocket.data_to_send())
+
+
+class NchanServer(OverWebSocket):
+    def answers(self, message: bytes) -> list[bytes]:
+        assert self.path.startswith("/publish/")
+        lines = "queued messages: 0\r\nlast requested: 0 sec. ago\r\nactive subscribers: 2\r\nlast message id: 1:0"
+        return [lines.encode()]
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        assert self.path == f"/subscribe/{attach.topic}"
+        return sealed
+
+
+class BareServer(OverWebSocket):
+    def answers(self, message: bytes) -> list[bytes]:
+        return [b"A" + message[1:13] if message[:1] == b"P" else message]
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        return b"P" + attach.name[:8] + b"\x00\x00\x00\x07" + sealed
+
+
+class CentrifugoServer(OverWebSocket):
+    text = True
+
+    def answers(self, message: bytes) -> list[bytes]:
+        found = []
+        for line in message.splitlines():
+            command = json.loads(line)
+            if command:
+                number = command.pop("id")
+                ((what, _),) = command.items()
+                found.append(json.dumps({"id": number, what: {}}).encode())
+        return [b"\n".join(found)] if found else []
+
+    def delivery(self, attach: Attach, sealed: bytes) -> bytes:
+        push = {"channel": attach.topic, "pub": {"data": b64encode(sealed).decode()}}
+        return json.dumps({"push": push}).encode() + b"\n{}"
+
+
+class RedisServer:
+    def __init__(self) -> None:
+        self.buffered = b""
+
+    def hear(self, data: bytes) -> bytes:
+        self.buffered += data
+        answers = b""
+        while (command := self._command()) is not None:
+            match command:
+                case [b"HELLO", b"3"]:
+                    answers += b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*1\r\n_\r\n"
+                case [b"SUBSCRIBE" | b"UNSUBSCRIBE" as verb, topic]:
+                    answers += b">3\r\n$%d\r\n%b\r\n$16\r\n%b\r\n:1\r\n" % (len(verb), verb.lower(), topic)
+                case [b"PUBLISH", _, _]:
+                    answers += b":2\r\n"
+                case [b"PING"]:
+                    answers += b"+PONG\r\n"
+                case _:
+                    answers += b"-ERR unknown command\r\n"
+        return answers
+
+    def _command(self) -> list[bytes] | None:
+        words = []
+        head, separator, rest = self.buffered.partition(b"\r\n")
+        if not separator:
+            return None
+        for _ in range(int(head[1:])):
+            size, separator, rest = rest.partition(b"\r\n")
+            if not separator or len(rest) < int(size[1:]) + 2:
+                return None
+            words.append(rest[: int(size[1:])])
+            rest = rest[int(size[1:]) + 2 :]
+        self.buffered = rest
+        return words
+
+    def deliver(self, attach: Attach, sealed: bytes) -> bytes:
+        return b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n$%d\r\n%b\r\n" % (attach.topic.encode(), len(sealed), sealed)
+
+    def nonsense(self) -> bytes:
+        return b"\xff\xfe\xfd nonsense \r\n"
+
+
+def _fixed(bits: int) -> int:
+    return 0x1234 & (1 << bits) - 1
+
+
+HOST = "127.0.0.1:1"
+MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | RedisServer]]] = {
+    "reference": (lambda _: Reference(HOST, random_bits=_fixed), ReferenceRelay),
+    "nats": (lambda _: Nats(HOST, random_bits=_fixed), NatsServer),
+    "mqtt": (lambda _: Mqtt(HOST, random_bits=_fixed), MqttServer),
+    "nchan": (lambda attach: Nchan(HOST, attach, random_bits=_fixed), NchanServer),
+    "raw": (lambda _: Raw(HOST, random_bits=_fixed), BareServer),
+    "redis": (lambda _: Redis(), RedisServer),
+    "centrifugo": (lambda _: Centrifugo(HOST, random_bits=_fixed), CentrifugoServer),
+}
+"""By dialect: how a connection is made for what it will attach to, and its other end."""
+
+
+__all__ = ["HOST", "MAKE", "OverWebSocket", "RedisServer"]
