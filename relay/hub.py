@@ -54,7 +54,7 @@ def inline(call: Callable[[], Any], done: Done) -> None:
 class Hub:
     """All streams of a relay. `now_ns` (Unix time) is set by the transport at the beginning of each turn.
 
-    `new_epoch` returns 64 random bits.
+    `new_epoch` returns 64 random bits; `report` gets the faults of our own that ended a connection.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Hub:
         read: Submit = inline,
         write: Submit = inline,
         suites: range = range(1, 128),
+        report: Callable[[Exception], None],
     ) -> None:
         self.store = store
         self.counters = Counters()
@@ -88,6 +89,7 @@ class Hub:
         self._acks: list[tuple[int, bytes, int]] = []
         self._trims: list[tuple[int, int]] = []
         self.replay = Replay(store, read, self.fanout)
+        self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
 
     # -- one turn ------------------------------------------------------------------------------------

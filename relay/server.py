@@ -102,6 +102,7 @@ def _serve(
         allow_suite_0=options.allow_suite_0,
         retain_s=options.retain_s,
         drain_s=options.drain_s,
+        log=log,
     )
     metrics = MetricsServer(relay, options.transport, metrics_listeners) if metrics_listeners else None
     scheme = "wss" if context else "ws"

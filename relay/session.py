@@ -113,10 +113,18 @@ class Peer:
         except framing.FramingError as error:
             events = error.events
             fault = error
-        self.receive_messages(events)
+        self.receive(events)
         if fault is not None:
             self.close(fault.close_code, fault.reason)
             self._end()
+
+    def receive(self, messages: list[framing.Event]) -> None:
+        """Take messages and control frames in order. A fault of our own ends this connection, and no other."""
+        try:
+            self.receive_messages(messages)
+        except Exception as error:
+            self.hub.report(error)
+            self.fail(Code.INTERNAL)
 
     def receive_messages(self, messages: list[framing.Event]) -> None:
         """Take messages and control frames in order."""

@@ -191,12 +191,18 @@ class Client:
 class Net:
     """A hub and its clients, served as the pump serves them."""
 
+    @staticmethod
+    def _report(error: Exception) -> None:
+        raise error  # no test provokes a fault of the relay's own without saying so
+
     def __init__(
         self, store: Any = None, *, read: Any = inline, write: Any = inline, suites: range = range(1, 128)
     ) -> None:
         epochs = itertools.count(1000)
         self.store = store or MemoryStore(bytes(32))
-        self.hub = Hub(self.store, new_epoch=epochs.__next__, read=read, write=write, suites=suites)
+        self.hub = Hub(
+            self.store, new_epoch=epochs.__next__, read=read, write=write, suites=suites, report=self._report
+        )
         self.hub.now_ns = NOW_NS
         self.clients: list[Client] = []
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import random
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from relay.buckets import Buckets
@@ -39,6 +41,13 @@ class Clock:
         return time.monotonic_ns() + self._offset_ns
 
 
+def describe(error: Exception) -> str:
+    """Return where a fault came from: never its text, which may hold a key or a name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    return f"fault {type(error).__name__} at {where}; the connection was closed"
+
+
 class Relay:
     """Hub, store and peers of one process."""
 
@@ -52,6 +61,7 @@ class Relay:
         retain_s: float = RETAIN_S,
         drain_s: float = DRAIN_S,
         clock: Callable[[], int] | None = None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.store = store
         self.rates = rates or Rates()
@@ -67,6 +77,7 @@ class Relay:
             read=read,
             write=write,
             suites=range(0 if allow_suite_0 else 1, 128),
+            report=lambda error: log(describe(error)),
         )
         self.hub.now_ns = self.clock()
         self.peers: set[Peer] = set()

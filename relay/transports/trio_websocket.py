@@ -124,10 +124,7 @@ class _Library:
             hub.now_ns = peer.heard_ns = self._relay.clock()
             hub.counters.received_bytes += len(message)
             if peer.state < State.CLOSING:
-                if isinstance(message, str):
-                    peer.receive_text(message)
-                else:
-                    peer.receive_message(message)
+                peer.receive([message])
                 self.turn()
             while peer.box.choked:  # Read no more from a client that does not take its answers.
                 await trio.sleep(0.05)

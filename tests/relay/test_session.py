@@ -39,6 +39,7 @@ from relay.limits import (
 )
 from relay.session import Rates
 from relay.store import MemoryStore
+from relay.transports.base import describe
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -632,3 +633,23 @@ def test_echo_to_a_slow_reader_loses_nothing(net: Net) -> None:
     client.take(20_000)
     client.take()
     assert client.texts == messages
+
+
+def test_a_fault_of_our_own_ends_one_connection_and_is_reported_without_its_text(net: Net) -> None:
+    author, number = net.attached()
+    other, _ = net.attached(member=2)
+    faults: list[Exception] = []
+    net.hub.report = faults.append
+
+    def broken(*_: object) -> None:
+        raise KeyError("the name of a stream")
+
+    good = net.hub.subscribe
+    net.hub.subscribe = broken  # type: ignore[method-assign]
+    author.give(author.frame(wire.encode(wire.Subscribe(1, capability_of(), 1, None, None, None))))
+    net.settle()
+    net.hub.subscribe = good  # type: ignore[method-assign]
+    assert author.peer.close_code == 4070
+    assert "the name" not in describe(faults[0])
+    assert "KeyError at test_session.py" in describe(faults[0])
+    assert other.publish(number, 1)
