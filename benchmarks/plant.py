@@ -25,8 +25,8 @@ from typing import Any, Final
 from benchmarks.bootstrap import of_pairs
 from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import judged, load
-from benchmarks.gate.runs import cost_ns
-from benchmarks.gate.trees import Tree, checked_out, repository
+from benchmarks.gate.runs import costs_ns
+from benchmarks.gate.trees import checked_out, repository
 from benchmarks.processes import choose_cores, ended_by_signal
 
 FOUND_SHARE: Final = 0.9
@@ -137,15 +137,15 @@ def _added(clone: Path, base: str, planted: str) -> float:
     affinity = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cores.load})
 
-    def both(first: Tree, second: Tree) -> tuple[float, float]:
-        return cost_ns(first, cores, _SECONDS), cost_ns(second, cores, _SECONDS)
-
     try:
         with preferred(), checked_out(clone, base, planted) as (one, two):
-            pairs = [both(one, two) if at % 2 else both(two, one)[::-1] for at in range(_PAIRS)]
+            pairs = [
+                costs_ns((one, two), cores, _SECONDS) if at % 2 else costs_ns((two, one), cores, _SECONDS)[::-1]
+                for at in range(_PAIRS)
+            ]
     finally:
         os.sched_setaffinity(0, affinity)
-    return of_pairs([(first, second) for first, second in pairs]).value - 1
+    return of_pairs(pairs).value - 1
 
 
 def _gate(clone: Path, base: str, head: str, result: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One run: a fresh relay of a tree on its own core, the same load as ever, a handful of figures.
+"""One run: a fresh relay of a tree on its own core, the same load as ever, a handful of figures. Runs come in pairs.
 
 The interpreter, its libraries and the load are always the ones that run the gate; only the relay's code is the tree's.
 Work in lock step measures the processor time a delivery, a closed window the throughput, and an open-loop schedule, the
@@ -77,46 +77,73 @@ def named(tree: Tree) -> Iterator[None]:
         raise RunError(f"the relay of {tree.ref} ({tree.commit[:12]}): {error}") from error
 
 
-def run(tree: Tree, side: Side, cores: Cores, *, seconds: float, calibration: bool = False) -> Run:
-    """Start, measure and stop the relay of `tree`. Raises RunError."""
+def run_pair(
+    trees: tuple[Tree, Tree],
+    sides: tuple[Side, Side],
+    cores: Cores,
+    *,
+    seconds: float,
+    calibration: bool = False,
+    whole: bool = True,
+) -> tuple[Run, Run]:
+    """Start a fresh relay of both trees, measure and stop them; not `whole`: their processor time alone.
+
+    Raises RunError.
+    """
+    made = []
+    with _serving(trees[0], cores) as first, _serving(trees[1], cores) as second:
+        costs = _costs(trees, (first, second), seconds)
+        for tree, server, side, cost_ns in zip(trees, (first, second), sides, costs, strict=True):
+            figures: dict[MetricName, float] = {"cpu": cost_ns / 1e3}
+            others = 0.0
+            if whole:
+                with named(tree):
+                    others = _loaded(server, cores, seconds, figures)
+            made.append(Run(side=side, calibration=calibration, figures=figures, others=others))
+    return made[0], made[1]
+
+
+def costs_ns(trees: tuple[Tree, Tree], cores: Cores, seconds: float) -> tuple[float, float]:
+    """Return the processor time a delivery of a fresh relay of each. Raises RunError."""
+    with _serving(trees[0], cores) as first, _serving(trees[1], cores) as second:
+        return _costs(trees, (first, second), seconds)
+
+
+@contextmanager
+def _serving(tree: Tree, cores: Cores) -> Iterator[Server]:
     arguments, environment = command(tree)
     with named(tree), running(arguments, cores, environment) as server:
-        cpu_ns = _cost(server, seconds)
-        loaded = measure(RelayClient(), server, SHAPE, cores, seconds=seconds, warmup_s=WARMUP_S)
-        p50_ns, p99_ns = _latency(server, seconds)
-    return Run(
-        side=side,
-        calibration=calibration,
-        figures={
-            "cpu": cpu_ns / 1e3,
-            "throughput": loaded.deliveries_per_s,
-            "p50": p50_ns / 1e3,
-            "p99": p99_ns / 1e3,
-        },
-        # What others take of the load's core does no harm while the relay has enough to do.
-        others=loaded.others_cpu if loaded.server_cpu > BUSY else max(loaded.others_cpu, loaded.others_load_cpu),
-    )
+        yield server
 
 
-def cost_ns(tree: Tree, cores: Cores, seconds: float) -> float:
-    """Return the processor time a delivery of a fresh relay of `tree`. Raises RunError."""
-    arguments, environment = command(tree)
-    with named(tree), running(arguments, cores, environment) as server:
-        return _cost(server, seconds)
+def _costs(trees: tuple[Tree, Tree], servers: tuple[Server, Server], seconds: float) -> tuple[float, float]:
+    """Return the processor time a delivery of both, ns.
 
-
-def _cost(server: Server, seconds: float) -> float:
-    """Return the processor time a delivery, ns: the lower quartile of the blocks, as interference only ever adds."""
-    with lock_step(server) as step:
+    Their blocks alternate, one relay idle while the other works, so what disturbs for more than milliseconds disturbs
+    both. The lower quartile of the blocks stands for a relay, as interference only ever adds.
+    """
+    costs: tuple[list[float], list[float]] = ([], [])
+    with named(trees[0]), lock_step(servers[0]) as one, named(trees[1]), lock_step(servers[1]) as two:
         for _ in range(WARMUP_BLOCKS):
-            step.block()
-        costs: list[float] = []
-        end_ns = time.monotonic_ns() + int(seconds * 1e9)
-        while time.monotonic_ns() < end_ns or len(costs) < BLOCKS_MIN:
-            before_ns = run_time_ns(server.pid)
-            step.block()
-            costs.append((run_time_ns(server.pid) - before_ns) / DELIVERIES)
-    return sorted(costs)[len(costs) // 4]
+            one.block()
+            two.block()
+        end_ns = time.monotonic_ns() + int(2 * seconds * 1e9)
+        while time.monotonic_ns() < end_ns or len(costs[0]) < BLOCKS_MIN:
+            for at, step in ((0, one), (1, two), (1, two), (0, one)):
+                before_ns = run_time_ns(servers[at].pid)
+                step.block()
+                costs[at].append((run_time_ns(servers[at].pid) - before_ns) / DELIVERIES)
+    first, second = (sorted(cost)[len(cost) // 4] for cost in costs)
+    return first, second
+
+
+def _loaded(server: Server, cores: Cores, seconds: float, figures: dict[MetricName, float]) -> float:
+    """Measure throughput and latency into `figures`; return the share that others took of the cores."""
+    loaded = measure(RelayClient(), server, SHAPE, cores, seconds=seconds, warmup_s=WARMUP_S)
+    p50_ns, p99_ns = _latency(server, seconds)
+    figures |= {"throughput": loaded.deliveries_per_s, "p50": p50_ns / 1e3, "p99": p99_ns / 1e3}
+    # What others take of the load's core does no harm while the relay has enough to do.
+    return loaded.others_cpu if loaded.server_cpu > BUSY else max(loaded.others_cpu, loaded.others_load_cpu)
 
 
 def _latency(server: Server, seconds: float) -> tuple[int, int]:
@@ -132,4 +159,4 @@ def _latency(server: Server, seconds: float) -> tuple[int, int]:
     return latency.p50_ns, latency.p99_ns
 
 
-__all__ = ["Run", "RunError", "Side", "command", "cost_ns", "named", "run"]
+__all__ = ["Run", "RunError", "Side", "command", "costs_ns", "named", "run_pair"]

@@ -3,7 +3,7 @@
 Of the runs, adjacent ones make pairs: base with head for the verdict, and one side with itself (within the A/A runs,
 and where ABBA puts equal ones next to each other) for the noise. A run that other processes disturbed stays in the
 record, but no pair of its throughput or latency is made: whether it counts is decided by what others took of the cores,
-never by its figures. Processor time in lock step stands disturbance, and is always used.
+never by its figures. Processor time in lock step, by turns of milliseconds, stands disturbance and is always used.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from benchmarks.bootstrap import PAIRS_MIN, detectable, of_pairs, spread
 from benchmarks.gate import instructions
 from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
-from benchmarks.gate.runs import Run, Side, run
+from benchmarks.gate.runs import Run, Side, run_pair
 from benchmarks.gate.trees import Tree
 from benchmarks.processes import Cores
 
-ROUND: Final[tuple[Side, ...]] = ("base", "head", "head", "base")
+ROUND: Final[tuple[tuple[Side, Side], ...]] = (("base", "head"), ("head", "base"))
 ROUNDS_MIN: Final = 3
 """Six pairs: with fewer the interval is little more than their range."""
-CALIBRATION_PAIRS: Final = 3
-COUNT_PAIRS: Final = 6
+CALIBRATION_PAIRS: Final = 6
+WHOLE_PAIRS: Final = 2
+"""Of them; the others measure processor time alone, which is quick. Rounds add A/A pairs of the other figures."""
+COUNT_PAIRS: Final = 5
 COUNT_SHARE: Final = 0.4
 """Of the budget, for instructions at most."""
 OTHERS_MAX: Final = 0.10
 """Of a core, in the mean of a run. Beyond, the run is disturbed: queues and batches are another's doing then."""
 STEADY: Final[tuple[MetricName, ...]] = ("cpu",)
+"""Measured in both of a pair at the same time, by turns: what disturbs does so to both."""
 CONFIRMED: Final = 2
 """Looks in a row that must say regression while time is left: who looks after every round finds more by chance."""
 
@@ -71,20 +74,30 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
     if not timed:
         return collected
     say(f"A/A: {CALIBRATION_PAIRS} pairs of {base.ref} with itself")
-    started = time.monotonic()
-    for _ in range(2 * CALIBRATION_PAIRS):
-        collected.runs.append(run(base, "base", cores, seconds=plan.seconds, calibration=True))
-    round_s = (time.monotonic() - started) / (2 * CALIBRATION_PAIRS) * len(ROUND)
+    pair_s = 0.0
+    for at in range(CALIBRATION_PAIRS):
+        started = time.monotonic()
+        collected.runs += run_pair(
+            (base, base),
+            ("base", "base"),
+            cores,
+            seconds=plan.seconds,
+            calibration=True,
+            whole=at < WHOLE_PAIRS,
+        )
+        pair_s = max(pair_s, time.monotonic() - started)
     _say_noise(collected, plan, say)
+    round_s = pair_s * len(ROUND)
     rounds = regressions = 0
     while time.monotonic() + round_s < deadline:
         started = time.monotonic()
-        for side in ROUND:
-            collected.runs.append(run(base if side == "base" else head, side, cores, seconds=plan.seconds))
+        for first, second in ROUND:
+            trees = (base, head) if first == "base" else (head, base)
+            collected.runs += run_pair(trees, (first, second), cores, seconds=plan.seconds)
         round_s = time.monotonic() - started
         rounds += 1
         decisions = judge(collected, plan.metrics)
-        say(f"round {rounds}: {_line(decisions)}; {len(_disturbed(collected.runs))} runs disturbed so far")
+        say(f"round {rounds}: {_line(decisions)}; {disturbed(collected.runs)} runs disturbed so far")
         word = overall(decisions)
         regressions = regressions + 1 if word is Word.REGRESSION else 0
         if rounds >= plan.rounds and (word is Word.PASS or regressions >= CONFIRMED):
@@ -98,7 +111,7 @@ def _say_noise(collected: Collected, plan: Plan, say: Say) -> None:
         same = pairs(collected.runs, metric.name)[1] if metric.name in plan.metrics else []
         if len(same) >= PAIRS_MIN:
             limit = max(1 + metric.allowed, of_pairs(same).reach)
-            least = detectable(spread(same), len(ROUND) // 2 * plan.rounds, limit)
+            least = detectable(spread(same), len(ROUND) * plan.rounds, limit)
             say(
                 f"A/A: {metric.name} of two equal runs differs by {spread(same):.1%} (standard deviation); "
                 f"{plan.rounds} rounds find slow-downs from {least - 1:.0%} on"
@@ -121,6 +134,9 @@ def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores:
                 first = pool.submit(instructions.count, base, tool.fresh(), cores)
                 second = pool.submit(instructions.count, head, tool.fresh(), swapped)
                 collected.counts.append((first.result(), second.result()))
+        except KeyboardInterrupt:
+            say("interrupted; the relays that are being counted end first")
+            raise
         except instructions.ToolError as error:
             say(f"instructions are not counted: {error}")
             collected.counts, collected.tool = [], None
@@ -140,6 +156,8 @@ def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
     for at in range(len(rounds) - 1):
         first, second = rounds[at], rounds[at + 1]
         if first.side == second.side:
+            if name in STEADY:
+                continue  # measured with their own neighbour, not with each other
             same += _both([(first, second)], name)
         elif at % 2 == 0:  # ABBA: pairs begin at even places
             compared += _both([(first, second) if first.side == "base" else (second, first)], name)

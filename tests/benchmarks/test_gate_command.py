@@ -18,7 +18,7 @@ from benchmarks.gate import command, instructions
 from benchmarks.gate.instructions import Callgrind, Perf
 from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import load, save
-from benchmarks.gate.runs import RunError, cost_ns, run
+from benchmarks.gate.runs import RunError, costs_ns, run_pair
 from benchmarks.gate.session import FULL, QUICK, Collected, Plan
 from benchmarks.gate.trees import Tree
 from benchmarks.processes import Cores, choose_cores
@@ -176,10 +176,15 @@ def cores() -> object:
 
 @pytest.mark.process
 def test_a_real_run_has_all_figures(cores: Cores) -> None:
-    made = run(this_tree(), "head", cores, seconds=0.1)
-    assert made.figures.keys() == {"cpu", "throughput", "p50", "p99"}
-    assert 0 < made.figures["cpu"] < 1000
-    assert 0 < made.figures["p50"] <= made.figures["p99"]
+    tree = this_tree()
+    pair = run_pair((tree, tree), ("base", "head"), cores, seconds=0.1)
+    assert [made.side for made in pair] == ["base", "head"]
+    for made in pair:
+        assert made.figures.keys() == {"cpu", "throughput", "p50", "p99"}
+        assert 0 < made.figures["cpu"] < 1000
+        assert 0 < made.figures["p50"] <= made.figures["p99"]
+    quick, _ = run_pair((tree, tree), ("base", "base"), cores, seconds=0.1, calibration=True, whole=False)
+    assert quick.figures.keys() == {"cpu"}
 
 
 @pytest.mark.process
@@ -188,13 +193,13 @@ def test_a_tree_that_does_not_start_is_named(cores: Cores, tmp_path: Path) -> No
     (tmp_path / "relay" / "__init__.py").write_text("")
     (tmp_path / "relay" / "cli.py").write_text("raise SystemExit('broken on purpose')")
     with pytest.raises(RunError, match=r"(?s)the relay of old \(0{12}\):.*broken on purpose"):
-        cost_ns(Tree(ref="old", commit="0" * 40, directory=tmp_path), cores, 0.1)
+        costs_ns((Tree(ref="old", commit="0" * 40, directory=tmp_path), this_tree()), cores, 0.1)
 
 
 @pytest.mark.process
 def test_another_relay_than_the_trees_is_not_measured(cores: Cores, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not the tree's"):
-        cost_ns(Tree(ref="empty", commit="0" * 40, directory=tmp_path), cores, 0.1)
+        costs_ns((this_tree(), Tree(ref="empty", commit="0" * 40, directory=tmp_path)), cores, 0.1)
 
 
 @pytest.mark.process

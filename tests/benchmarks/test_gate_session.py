@@ -21,6 +21,7 @@ BASE = Tree(ref="main", commit="a" * 40, directory=Path("base"))
 HEAD = Tree(ref="HEAD", commit="b" * 40, directory=Path("head"))
 CORES = Cores(server=0, load=1)
 RUN_S = 3.0
+CALIBRATION = 2 * session.CALIBRATION_PAIRS
 
 
 def made(side: Side, cpu: float, *, others: float = 0.0, calibration: bool = False) -> Run:
@@ -37,16 +38,30 @@ class Bench:
         self.order: list[tuple[Side, bool]] = []
         self._source = random.Random(noise + slower)
         self._slower, self._noise, self._others = slower, noise, others
-        monkeypatch.setattr(session, "run", self.run)
+        monkeypatch.setattr(session, "run_pair", self.run_pair)
         monkeypatch.setattr(session.time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(instructions, "find", lambda: None)
 
-    def run(self, tree: Tree, side: Side, cores: Cores, *, seconds: float, calibration: bool = False) -> Run:
+    def run_pair(
+        self,
+        trees: tuple[Tree, Tree],
+        sides: tuple[Side, Side],
+        cores: Cores,
+        *,
+        seconds: float,
+        calibration: bool = False,
+        whole: bool = True,
+    ) -> tuple[Run, Run]:
+        one, two = (self._run(*both, calibration, whole) for both in zip(trees, sides, strict=True))
+        return one, two
+
+    def _run(self, tree: Tree, side: Side, calibration: bool, whole: bool) -> Run:
         assert tree is (BASE if side == "base" else HEAD)
-        self.now_s += RUN_S
+        self.now_s += RUN_S if whole else RUN_S / 3
         self.order.append((side, calibration))
-        cost = self._slower if side == "head" else 1.0
-        return made(side, cost * (1 + self._source.gauss(0, self._noise)), others=self._others, calibration=calibration)
+        cost = (self._slower if side == "head" else 1.0) * (1 + self._source.gauss(0, self._noise))
+        run = made(side, cost, others=self._others, calibration=calibration)
+        return run if whole else replace(run, figures={"cpu": cost}, others=0.0)
 
     def collect(self, plan: Plan = QUICK) -> Collected:
         return collect(BASE, HEAD, plan, CORES, self.said.append)
@@ -63,8 +78,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Make:
 def test_calibration_comes_first_then_rounds_of_abba(bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.001)
     subject.collect()
-    assert subject.order[:6] == [("base", True)] * 6
-    assert [side for side, _ in subject.order[6:]] == ["base", "head", "head", "base"] * 3
+    assert subject.order[:CALIBRATION] == [("base", True)] * CALIBRATION
+    assert [side for side, _ in subject.order[CALIBRATION:]] == ["base", "head", "head", "base"] * 3
     assert any("A/A: cpu" in line and "find slow-downs from" in line for line in subject.said)
 
 
@@ -72,17 +87,17 @@ def test_equal_trees_pass_and_stop_at_once(bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.003)
     collected = subject.collect()
     assert overall(judge(collected, QUICK.metrics)) is Word.PASS
-    assert len(collected.runs) == 6 + 4 * QUICK.rounds
+    assert len(collected.runs) == CALIBRATION + 4 * QUICK.rounds
 
 
 def test_a_regression_is_looked_at_twice_while_there_is_time(bench: Make) -> None:
     collected = bench(slower=1.2, noise=0.003).collect()
     assert overall(judge(collected, QUICK.metrics)) is Word.REGRESSION
-    rounds = (len(collected.runs) - 6) // 4
+    rounds = (len(collected.runs) - CALIBRATION) // 4
     assert rounds == QUICK.rounds
     # Both looks were made before the least number of rounds was reached.
     collected = bench(slower=1.2, noise=0.003).collect(replace(QUICK, rounds=1, budget_s=1000.0))
-    assert (len(collected.runs) - 6) // 4 > 1
+    assert (len(collected.runs) - CALIBRATION) // 4 > 1
 
 
 def test_an_open_verdict_goes_on_until_the_time_is_up(bench: Make) -> None:
@@ -94,7 +109,7 @@ def test_an_open_verdict_goes_on_until_the_time_is_up(bench: Make) -> None:
 
 def test_a_budget_that_is_too_small_ends_without_a_verdict(bench: Make) -> None:
     collected = bench(slower=2.0, noise=0.001).collect(replace(QUICK, budget_s=1.0))
-    assert len(collected.runs) == 6
+    assert len(collected.runs) == CALIBRATION
     assert overall(judge(collected, QUICK.metrics)) is Word.INCONCLUSIVE
 
 
@@ -116,15 +131,16 @@ def test_disturbed_runs_make_no_pairs_but_of_cpu(bench: Make) -> None:
     decisions = {one.metric.name: one for one in judge(collected, QUICK.metrics)}
     assert decisions["cpu"].word is Word.PASS
     assert decisions["throughput"].cost is None
-    assert disturbed(collected.runs) == len(collected.runs)
+    assert disturbed(collected.runs) == len(collected.runs) - 2 * (session.CALIBRATION_PAIRS - session.WHOLE_PAIRS)
     assert overall(list(decisions.values())) is Word.INCONCLUSIVE
 
 
 def test_pairs_are_base_first_and_equal_neighbours_are_the_noise() -> None:
     runs = [made(side, cpu) for cpu, side in enumerate(("base", "head", "head", "base") * 2, start=1)]
-    compared, same = pairs(runs, "cpu")
-    assert compared == [(1, 2), (4, 3), (5, 6), (8, 7)]
-    assert same == [(2, 3), (4, 5), (6, 7)]
+    assert pairs(runs, "cpu") == ([(1, 2), (4, 3), (5, 6), (8, 7)], [])
+    compared, same = pairs(runs, "p50")
+    assert compared == [(100, 200), (400, 300), (500, 600), (800, 700)]
+    assert same == [(200, 300), (400, 500), (600, 700)]
 
 
 def test_calibration_runs_pair_among_themselves() -> None:
