@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -23,6 +24,7 @@ app = App(
     name="relaymark",
     help="Measure end-to-end-encrypted message relays, and serve a reference relay.",
     help_format="plaintext",
+    version=lambda: version("relaymark"),
     version_flags=["--version"],
 )
 
