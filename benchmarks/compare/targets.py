@@ -191,4 +191,14 @@ def serving(target: Target, cores: Cores, log: Path) -> Iterator[Server]:
             yield server
 
 
+def main() -> None:
+    """Say what is installed, and how to get what is not."""
+    for target in all_targets().values():
+        has = f"installed {version_of(target)}" if target.binary else f"missing: {target.how_to_get}"
+        print(f"{target.name:26} {has}")
+
+
 __all__ = ["Target", "all_targets", "serving", "version_of"]
+
+if __name__ == "__main__":
+    main()
