@@ -6,6 +6,7 @@ second, clients that never read) begins when the first test does, and is looked 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import socket
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from processes import CERTIFICATE, WAIT_S, Member, RelayProcess, relay_process
 from scripted import ERASE, EXPORT, PUBLISH, SUBSCRIBE, capability_of, label_of, sealed_of, stream_key
+from websockets.asyncio.client import connect as async_connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
@@ -456,6 +458,16 @@ def test_a_slow_reader_hurts_only_itself_and_resumes_without_loss(relays: Relays
 # -- TLS ---------------------------------------------------------------------------------------------
 
 
+async def echo_over_tls(url: str) -> None:
+    """With the websockets library on asyncio: its threaded client reads and writes one TLS object in two threads."""
+    context = ssl.create_default_context(cafile=str(CERTIFICATE / "cert.pem"))
+    async with async_connect(f"{url}/echo", ssl=context, compression=None, max_size=None) as client:
+        await client.send(bytes(MESSAGE_BYTES_MAX))
+        assert await client.recv() == bytes(MESSAGE_BYTES_MAX)
+        await client.close()
+        assert client.close_code == 1000
+
+
 def test_tls(transport: str) -> None:
     with relay_process("--transport", transport, "--echo", *TLS) as relay:
         assert relay.url.startswith("wss://")
@@ -463,13 +475,7 @@ def test_tls(transport: str) -> None:
             number = author.subscribe(1).number
             author.send(*(wire.Publish(number, 0, label, None, sealed_of(label)) for label in range(3)))
             assert [m.seq for m in author.messages(3)] == [1, 2, 3]
-        context = ssl.create_default_context(cafile=str(CERTIFICATE / "cert.pem"))
-        url = relay.url.replace("127.0.0.1", "localhost")
-        with connect(f"{url}/echo", ssl=context, compression=None, max_size=None, close_timeout=WAIT_S) as client:
-            client.send(bytes(MESSAGE_BYTES_MAX))
-            assert client.recv() == bytes(MESSAGE_BYTES_MAX)
-            client.close()
-            assert client.protocol.close_code == 1000
+        asyncio.run(echo_over_tls(relay.url.replace("127.0.0.1", "localhost")))
         with contextlib.ExitStack() as wrong:
             for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b""):
                 sock = wrong.enter_context(socket.create_connection(("127.0.0.1", relay.port), timeout=WAIT_S))
