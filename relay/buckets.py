@@ -34,3 +34,6 @@ class Buckets:
 
     def count(self) -> int:
         return sum(self.counts)
+
+
+__all__ = ["Buckets"]

@@ -37,3 +37,6 @@ class Wheel:
                     member.due_slot = 0  # It may be in this slot more than once.
                     due.append(member)
         return due
+
+
+__all__ = ["Timed", "Wheel"]

@@ -154,3 +154,6 @@ class Relay:
         for worker in self.workers:
             worker.close(self.drain_s)
         self.store.close()
+
+
+__all__ = ["Clock", "Relay", "describe"]
