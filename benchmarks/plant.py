@@ -1,6 +1,6 @@
 """Does the gate find what it must? Plants a slow-down, lets quick gates look for it, and counts what they say.
 
-    python -m benchmarks.plant [--gates 10] [--share 0.10] [--json PATH]
+    python -m benchmarks.plant [--gates 10] [--share 0.10] [--metrics cpu ...] [--json PATH]
 
 In a clone that is deleted afterwards, a commit makes the relay burn so many loop passes for every delivery that a
 delivery costs 10% more processor time; how many that takes is measured first, in lock step. Then quick gates alternate:
@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.bootstrap import of_pairs
+from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import judged, load
 from benchmarks.gate.runs import costs_ns
@@ -66,13 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _git(top, "clone", "--quiet", "--shared", "--no-tags", str(top), str(clone))
         _git(clone, "checkout", "--quiet", "--detach", _git(top, "rev-parse", options.base))
         base = _git(clone, "rev-parse", "HEAD")
-        passes, share = _calibrate(clone, base, options.share)
+        if options.passes is None:
+            passes, share = _calibrate(clone, base, options.share)
+        else:
+            passes, share = options.passes, _added(clone, base, _plant(clone, base, options.passes))
         _say(f"{passes:.1f} passes a delivery cost {share:+.1%}")
         planted = _plant(clone, base, passes)
         gates: dict[str, list[dict[str, Any]]] = {"planted": [], "no change": []}
         for number in range(options.gates):
             for kind, head in (("planted", planted), ("no change", base)):
-                gates[kind].append(_gate(clone, base, head, Path(directory) / "result.json"))
+                gates[kind].append(_gate(clone, base, head, options.metrics, Path(directory) / "result.json"))
                 _say(f"gate {number + 1}, {kind}: {gates[kind][-1]}")
     found, wrong = (sum(gate["word"] == "regression" for gate in gates[kind]) for kind in ("planted", "no change"))
     slow = max(gate["seconds"] for gate in gates["planted"] + gates["no change"])
@@ -101,6 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plant", description=__doc__.split("\n")[0])
     parser.add_argument("--gates", type=int, default=10, help="of each kind")
     parser.add_argument("--share", type=float, default=0.10, help="what is planted, as a share of CPU a delivery")
+    parser.add_argument("--metrics", nargs="+", choices=NAMES, default=NAMES, help="what the gates may decide by")
+    parser.add_argument("--passes", type=float, help="plant so many, as an earlier call found them")
     parser.add_argument("--base", default="HEAD", help="the commit that is made slower")
     parser.add_argument("--json", type=Path, help="also write every gate's word and costs to this file")
     options = parser.parse_args(arguments)
@@ -148,7 +154,7 @@ def _added(clone: Path, base: str, planted: str) -> float:
     return of_pairs(pairs).value - 1
 
 
-def _gate(clone: Path, base: str, head: str, result: Path) -> dict[str, Any]:
+def _gate(clone: Path, base: str, head: str, metrics: Sequence[str], result: Path) -> dict[str, Any]:
     """Run one quick gate in a process of its own, as a user would."""
     started = time.monotonic()
     start = "from relay.cli import main; main()"
@@ -156,7 +162,12 @@ def _gate(clone: Path, base: str, head: str, result: Path) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(repository(Path(__file__).parent))}
     command = [sys.executable, "-P", "-c", start, "gate", "--quick", "--base", base, "--head", head]
     done = subprocess.run(
-        [*command, "--json", str(result)], cwd=clone, env=environment, capture_output=True, text=True, check=False
+        [*command, "--json", str(result), "--metrics", *metrics],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.monotonic() - started
     if done.returncode not in (0, 99, 121):

@@ -73,6 +73,7 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
     timed = [name for name in plan.metrics if name != "instructions"]
     if not timed:
         return collected
+    whole = set(timed) != set(STEADY)
     say(f"A/A: {CALIBRATION_PAIRS} pairs of {base.ref} with itself")
     pair_s = 0.0
     for at in range(CALIBRATION_PAIRS):
@@ -83,7 +84,7 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
             cores,
             seconds=plan.seconds,
             calibration=True,
-            whole=at < WHOLE_PAIRS,
+            whole=whole and at < WHOLE_PAIRS,
         )
         pair_s = max(pair_s, time.monotonic() - started)
     _say_noise(collected, plan, say)
@@ -93,7 +94,7 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
         started = time.monotonic()
         for first, second in ROUND:
             trees = (base, head) if first == "base" else (head, base)
-            collected.runs += run_pair(trees, (first, second), cores, seconds=plan.seconds)
+            collected.runs += run_pair(trees, (first, second), cores, seconds=plan.seconds, whole=whole)
         round_s = time.monotonic() - started
         rounds += 1
         decisions = judge(collected, plan.metrics)

@@ -197,3 +197,9 @@ def test_only_instructions_need_no_runs(monkeypatch: pytest.MonkeyPatch, bench: 
     collected = subject.collect(replace(QUICK, metrics=("instructions",)))
     assert collected.runs == []
     assert overall(judge(collected, ("instructions",))) is Word.PASS
+
+
+def test_only_cpu_needs_no_whole_runs(bench: Make) -> None:
+    collected = bench(slower=1.0, noise=0.002).collect(replace(QUICK, metrics=("cpu",)))
+    assert {name for one in collected.runs for name in one.figures} == {"cpu"}
+    assert overall(judge(collected, ("cpu",))) is Word.PASS
