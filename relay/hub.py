@@ -88,6 +88,7 @@ class Hub:
         self.commit_times = Buckets()
         self._acks: list[tuple[int, bytes, int]] = []
         self._trims: list[tuple[int, int]] = []
+        self._refused = Batch()  # acknowledgements and trims of batches that the store refused
         self.replay = Replay(store, read, self.fanout)
         self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
@@ -253,10 +254,9 @@ class Hub:
         if not (work or acks or trims):
             return
         self._committing = True
-        self._write(
-            partial(self.store.commit, Batch(runs=runs, acks=acks, trims=trims)),
-            partial(self._committed, work, self.now_ns),
-        )
+        refused, self._refused = self._refused, Batch()
+        batch = Batch(runs=runs, acks=refused.acks + acks, trims=refused.trims + trims)
+        self._write(partial(self.store.commit, batch), partial(self._committed, work, batch, self.now_ns))
 
     def _take(self, stream: Stream) -> list[Group]:
         """Return the groups that become the stream's next run; what repeats an id has its answer and is left out."""
@@ -338,12 +338,21 @@ class Hub:
         return _shared_parts(self.now_ns, tag, len(record.sealed))
 
     def _committed(
-        self, work: Work, taken_ns: int, forgotten: list[tuple[int, int]] | None, error: Exception | None
+        self,
+        work: Work,
+        batch: Batch,
+        taken_ns: int,
+        forgotten: list[tuple[int, int]] | None,
+        error: Exception | None,
     ) -> None:
         self._committing = False
         self.commit_times.add(self.now_ns - taken_ns)
         if error is not None:
             self._commit_failed(work)
+            # Nobody waits for these: they go with the next batch.
+            erasing = {stream.number for stream in self._numbers.values() if stream.erasing}
+            self._refused.acks += [ack for ack in batch.acks if ack[0] not in erasing]
+            self._refused.trims += [trim for trim in batch.trims if trim[0] not in erasing]
             return
         dirty = self.fanout.dirty
         add_run = self.fanout.add_run
@@ -425,8 +434,11 @@ class Hub:
             raise Refused(Code.STORE)
         stream.erasing = True
         # They are about what goes now, and must not reach what comes after it.
-        self._acks = [ack for ack in self._acks if ack[0] != stream.number]
-        self._trims = [trim for trim in self._trims if trim[0] != stream.number]
+        number = stream.number
+        self._acks = [ack for ack in self._acks if ack[0] != number]
+        self._trims = [trim for trim in self._trims if trim[0] != number]
+        self._refused.acks = [ack for ack in self._refused.acks if ack[0] != number]
+        self._refused.trims = [trim for trim in self._refused.trims if trim[0] != number]
         epoch = self._new_epoch()
         self._write(
             partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)

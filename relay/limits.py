@@ -40,8 +40,6 @@ CONTROL_PER_S_MAX: Final = 5_000
 platform sets its own, lower ones. The closed loops of the benchmarks stay below them."""
 RATE_BURST_S: Final = 1.0
 """A connection may save up this much of its rate."""
-SUBSCRIBE_CATCHUPS_MAX: Final = 64
-"""Replays that one connection has under way at once; more wait their turn."""
 
 # -- the outbox of one connection --------------------------------------------------------------------
 CONTROL_QUEUE_BYTES_MAX: Final = 262_144

@@ -91,10 +91,12 @@ class Relay:
         self._wheel = Wheel(self.hub.now_ns / NS_PER_S)
         self._swept_ns = self.hub.now_ns
 
-    def greet(self, path: str) -> Peer:
-        """Return the peer for a connection whose WebSocket handshake is done."""
+    def greet(self, path: str, accepted_ns: int | None = None) -> Peer:
+        """Return the peer for a connection whose WebSocket handshake is done; its time for HELLO began at accept."""
         self.hub.now_ns = self.clock()
         peer = Echo(self.hub) if path == "/echo" else Session(self.hub, os.urandom(CHALLENGE_BYTES), self.rates)
+        if accepted_ns is not None:
+            peer.opened_ns = accepted_ns
         self.accepted += 1
         self.peers.add(peer)
         self._wheel.schedule(peer, 1.0)

@@ -304,6 +304,7 @@ class Pump:
                 sock.close()
 
     async def _greet(self, sock: socket.socket, context: ssl.SSLContext | None) -> bool:
+        accepted_ns = self._clock()
         tls = None
         if context is not None:
             tls = TlsSocket(sock, context)
@@ -332,7 +333,7 @@ class Pump:
             with trio.move_on_after(CLOSE_S_MAX):
                 await trio.lowlevel.wait_readable(sock)
             return False
-        self.adopt(sock, tls, self._relay.greet(answer.path), answer.rest)
+        self.adopt(sock, tls, self._relay.greet(answer.path, accepted_ns), answer.rest)
         return True
 
 
@@ -401,8 +402,9 @@ async def _accept(
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(listener)
             except OSError as error:
-                # Out of descriptors: connections wait in the listen queue until some are closed.
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED):
+                # A connection that failed before it was accepted, or no descriptors: the others wait in the listen queue
+                # until some are closed. accept(2), "Error handling".
+                if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP):
                     raise
                 await trio.sleep(0.1)
         nursery.start_soon(greet, sock, token)

@@ -81,7 +81,7 @@ class _Loop:
 class _Connection(asyncio.Protocol):
     """One socket: its handshake, then its peer."""
 
-    __slots__ = ("_choked", "_handshake", "_on", "_timeout", "paused", "peer", "transport")
+    __slots__ = ("_accepted_ns", "_choked", "_handshake", "_on", "_timeout", "paused", "peer", "transport")
 
     transport: Any
 
@@ -95,6 +95,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self._accepted_ns = self._on.relay.clock()
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._timeout = self._on.loop.call_later(HANDSHAKE_S_MAX, self.transport.abort)
 
@@ -126,7 +127,7 @@ class _Connection(asyncio.Protocol):
             relay.rejected += 1
             self.transport.close()
             return b""
-        self.peer = relay.greet(answer.path)
+        self.peer = relay.greet(answer.path, self._accepted_ns)
         self.peer.box.owner = self
         return answer.rest
 

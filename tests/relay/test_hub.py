@@ -389,6 +389,25 @@ def test_a_failed_commit_is_refused_and_its_numbers_are_used_again(late: tuple[N
     assert net.hub.counters.commit_failures == 1
 
 
+def test_acknowledgements_that_the_store_refused_go_with_the_next_batch(late: tuple[Net, Later, Later]) -> None:
+    net, reads, writes = late
+    author = net.connect()
+    author.subscribe(cap=capability_of(1, 1, quorum=1))
+    reads.run()
+    net.settle()
+    number = next(iter(author.peer.attachments))
+    author.publish(number, 1, 2)
+    let(net, writes)
+    author.send(wire.Ack(number, 1))
+    writes.broken = True
+    let(net, writes)
+    assert held(net, number) == [1, 2]
+    writes.broken = False
+    author.publish(number, 3)
+    let(net, writes)
+    assert held(net, number) == [2, 3]
+
+
 def test_a_failed_commit_is_told_to_who_asked_last(late: tuple[Net, Later, Later]) -> None:
     net, reads, writes = late
     author, number = opened(net, reads, use=PUBLISH)
