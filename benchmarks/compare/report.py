@@ -33,6 +33,9 @@ CHECKED: Final = (
     " numbers, where it has them), counted from the intended send."
 )
 
+SERVER_CPU_MIN: Final = 0.85
+"""Of a core: a relay that used less at saturation was not what set the figure."""
+
 Lines = list[list[str]]
 TableWriter = Callable[[Sequence[Sequence[str]]], str]
 
@@ -136,12 +139,12 @@ def _note(turns: Sequence[Turn], target: str) -> str:
     own = turns_of(turns, target)
     every = [turn for turn in turns if turn.target == target]
     notes = []
-    if (
-        median(turn.saturation.load_cpu for turn in own)
-        > LOAD_CPU_MAX
-        > median(turn.saturation.server_cpu for turn in own)
-    ):
-        notes.append("load-bound: it carries at least so much")
+    load_cpu, server_cpu = (
+        median(getattr(turn.saturation, name) for turn in own) for name in ("load_cpu", "server_cpu")
+    )
+    if server_cpu < SERVER_CPU_MIN:
+        why = "the load is the limit" if load_cpu > LOAD_CPU_MAX else "neither it nor the load was busy all the time"
+        notes.append(f"carries at least so much: {why}")
     count = sum(map(disturbed, every))
     if count:
         kept = "kept for want of others" if any(map(disturbed, own)) else "left out"
