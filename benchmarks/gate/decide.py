@@ -107,13 +107,17 @@ def overall(decisions: Sequence[Decision]) -> Word:
     """One regression is a regression; a pass needs every needed metric to pass."""
     if any(one.word is Word.REGRESSION for one in decisions):
         return Word.REGRESSION
-    needed = [one for one in decisions if one.metric.needed]
+    needed = _needed(decisions)
     return Word.PASS if needed and all(one.word is Word.PASS for one in needed) else Word.INCONCLUSIVE
+
+
+def _needed(decisions: Sequence[Decision]) -> list[Decision]:
+    return [one for one in decisions if one.metric.needed] or list(decisions)
 
 
 def more_rounds(decisions: Sequence[Decision]) -> int | None:
     """Return about how many rounds (of two pairs) more would decide; None if that cannot be foreseen."""
-    still_open = [one for one in decisions if one.metric.needed and one.word is Word.INCONCLUSIVE]
+    still_open = [one for one in _needed(decisions) if one.word is Word.INCONCLUSIVE]
     if not still_open or any(one.more_pairs is None for one in still_open):
         return None
     return max(-(-(one.more_pairs or 0) // 2) for one in still_open)

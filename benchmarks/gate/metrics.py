@@ -12,7 +12,9 @@ MetricName: TypeAlias = Literal["cpu", "throughput", "p50", "p99", "instructions
 class Metric(Struct, frozen=True, kw_only=True):
     """One figure. `allowed` is the share by which it may get worse.
 
-    `needed`: as long as it is open, so is the verdict. A figure that is not needed can only speak against a change.
+    `needed`: as long as it is open, so is the verdict. The others hang on everything that runs on the machine, and no
+    quick gate can rule out a small step of theirs: they speak against a change if they can, and a pass names those
+    that stayed open. Where only such ones are asked for, they are needed.
     """
 
     name: MetricName
@@ -25,10 +27,10 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 METRICS: Final = (
     Metric(name="cpu", title="CPU a delivery", unit="us", better="lower", allowed=0.05, needed=True),
-    Metric(name="throughput", title="Throughput", unit="deliveries/s", better="higher", allowed=0.05, needed=True),
-    Metric(name="p50", title="Latency, p50", unit="us", better="lower", allowed=0.10, needed=True),
+    Metric(name="throughput", title="Throughput", unit="deliveries/s", better="higher", allowed=0.05, needed=False),
+    Metric(name="p50", title="Latency p50", unit="us", better="lower", allowed=0.10, needed=False),
     # Of a second at 1,000 messages a second, p99 is what the ten slowest happened to meet.
-    Metric(name="p99", title="Latency, p99", unit="us", better="lower", allowed=0.25, needed=False),
+    Metric(name="p99", title="Latency p99", unit="us", better="lower", allowed=0.25, needed=False),
     Metric(name="instructions", title="Instructions a delivery", unit="", better="lower", allowed=0.03, needed=True),
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)

@@ -43,7 +43,7 @@ def _cells(one: Decision) -> list[str]:
         f"{one.limit:.3f}",
         _share(one.same.reach) if one.same else "",
         _share(one.detectable) if one.detectable else "",
-        one.word.value if one.metric.needed or one.word is not Word.INCONCLUSIVE else "open, not needed",
+        "open" if one.word is Word.INCONCLUSIVE else one.word.value,
     ]
 
 
@@ -71,6 +71,8 @@ def sentence(judged: Judged) -> str:
             said.append("Too few undisturbed runs: try again when nothing else uses this machine.")
         else:
             said.append("A figure lies too near to its limit for any number of rounds to be foreseen.")
+    if judged.word is Word.PASS and (unknown := [one for one in judged.decisions if one.word is Word.INCONCLUSIVE]):
+        said.append(f"Left open: {', '.join(one.metric.title for one in unknown)}.")
     worse = [one for one in judged.decisions if one.word is Word.REGRESSION and one.cost]
     said += [
         f"{one.metric.title}: {one.cost.value - 1:+.1%} cost, at least {one.cost.low - 1:+.1%}."

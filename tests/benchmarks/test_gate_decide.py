@@ -90,9 +90,14 @@ def test_a_regression_of_p99_counts_though_it_need_not_pass() -> None:
 
 
 def test_one_open_needed_metric_leaves_all_open() -> None:
-    decisions = [judge("cpu", 1.0), judge("p50", 1.0, same_noise=0.6)]
+    decisions = [judge("cpu", 1.0), judge("instructions", 1.0, same_noise=0.6)]
     assert overall(decisions) is Word.INCONCLUSIVE
     assert overall([]) is Word.INCONCLUSIVE
+
+
+def test_where_only_others_are_asked_for_they_are_needed() -> None:
+    assert overall([judge("p50", 1.0), judge("p99", 1.0)]) is Word.PASS
+    assert overall([judge("p50", 1.0), judge("p99", 1.0, same_noise=0.9)]) is Word.INCONCLUSIVE
 
 
 def test_rounds_are_two_pairs() -> None:

@@ -101,7 +101,7 @@ def test_a_regression_is_looked_at_twice_while_there_is_time(bench: Make) -> Non
 
 
 def test_an_open_verdict_goes_on_until_the_time_is_up(bench: Make) -> None:
-    subject = bench(slower=1.05, noise=0.05)
+    subject = bench(slower=1.06, noise=0.08)
     collected = subject.collect()
     assert overall(judge(collected, QUICK.metrics)) is Word.INCONCLUSIVE
     assert QUICK.budget_s - 5 * RUN_S < subject.now_s <= QUICK.budget_s
@@ -132,7 +132,7 @@ def test_disturbed_runs_make_no_pairs_but_of_cpu(bench: Make) -> None:
     assert decisions["cpu"].word is Word.PASS
     assert decisions["throughput"].cost is None
     assert disturbed(collected.runs) == len(collected.runs) - 2 * (session.CALIBRATION_PAIRS - session.WHOLE_PAIRS)
-    assert overall(list(decisions.values())) is Word.INCONCLUSIVE
+    assert overall(list(decisions.values())) is Word.PASS
 
 
 def test_pairs_are_base_first_and_equal_neighbours_are_the_noise() -> None:
