@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,9 @@ from loadtests.thresholds import Threshold, ThresholdError, parse
 REFERENCE: Final = "reference"
 TRANSPORTS: Final = ("pump", "trio-websocket", "uvloop")
 WORKERS_MAX: Final = 256
+UI_HOST: Final = "127.0.0.1"
+UI_PORT: Final = 8089
+"""Locust's own."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -73,6 +77,8 @@ def check(plan: Plan) -> list[Threshold]:
         for option, value, default in started_here:
             if value != default:
                 problems.append(f"{option} is for the relay that is started here; {plan.target} has its own.")
+    if plan.settings.ca is not None and not plan.target.startswith("wss:"):
+        problems.append("--tls-ca is for a target at wss://HOST:PORT.")
     if plan.store not in ("memory", "sqlite") and not plan.store.startswith("sqlite:"):
         problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {plan.store}.")
     if plan.transport not in TRANSPORTS:
@@ -81,16 +87,32 @@ def check(plan: Plan) -> list[Threshold]:
         problems.append(f"--workers must be 1 to {WORKERS_MAX}, not {plan.workers}.")
     if not 0 <= plan.linger_s < 86_400:
         problems.append(f"--linger must be 0 or more seconds and less than a day, not {plan.linger_s:g}.")
+    if plan.linger_s and plan.metrics is None and not plan.ui:
+        problems.append("--linger keeps what --metrics or --ui serves: give one of them, too.")
     if plan.metrics is not None:
         try:
-            exporter.parse_address(plan.metrics)
+            problems += _cannot_listen("--metrics", *exporter.parse_address(plan.metrics))
         except ValueError as error:
             problems.append(f"--metrics: {error}.")
+    if plan.ui:
+        problems += _cannot_listen("--ui", UI_HOST, UI_PORT)
     if problem := _cannot_write(Path(plan.out)):
         problems.append(problem)
     if problems:
         raise Refused(EXIT_CONFIGURATION, problems)
     return thresholds
+
+
+def _cannot_listen(option: str, host: str, port: int) -> list[str]:
+    """Return why nothing can be served at host and port; empty if it can."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return [f"{option}: cannot listen at {host}:{port}: {error.strerror}."]
+    return []
 
 
 def _cannot_write(out: Path) -> str | None:
@@ -103,4 +125,4 @@ def _cannot_write(out: Path) -> str | None:
     return f"--out: results cannot be written to {out}: {there} is {'not writable' if there.is_dir() else 'no folder'}."
 
 
-__all__ = ["REFERENCE", "Plan", "Refused", "check"]
+__all__ = ["REFERENCE", "UI_HOST", "UI_PORT", "Plan", "Refused", "check"]

@@ -232,6 +232,8 @@ class _Master:
             self._environment.process_exit_code = EXIT_CONFIGURATION
             gevent.spawn(self._runner.quit if self.quits else self._runner.stop)
             return
+        if self.reports:
+            self.conductor.target = settings.address.url
         workers = ["local"]
         if isinstance(self._runner, MasterRunner):
             # The dispatcher deals the first user to the first of these, the second to the second, and so on in turn.

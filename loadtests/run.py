@@ -34,7 +34,7 @@ from loadtests.calibration import calibrate
 from loadtests.conductor import Conductor
 from loadtests.envelope import KIND_NAMES
 from loadtests.gathering import Gathering
-from loadtests.plan import REFERENCE, Plan, Refused
+from loadtests.plan import REFERENCE, UI_HOST, UI_PORT, Plan, Refused
 from loadtests.probe import probe
 from loadtests.recorder import Histogram, series_name
 from loadtests.report import files, locust_tab
@@ -51,7 +51,6 @@ REFRESH_S: Final = 0.5
 RATE_SECONDS: Final = 5
 MASTER_NICENESS: Final = 10
 """The master only adds up: a worker on the same core goes first."""
-UI_PORT: Final = 8089
 _SCENARIOS: Final = Path(loadtests.__file__).parent / "scenarios"
 
 
@@ -105,7 +104,9 @@ class _Session:
         logging.getLogger().setLevel(logging.INFO)
         self._stack.callback(handler.close)
         try:
+            self._let_ctrl_c_refuse()
             address = self._open_target()
+            self._go_on()
             return self._measure(address)
         except Refused:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -134,6 +135,7 @@ class _Session:
                 address = self._relay.start()
             else:
                 address = parse_url(plan.target)
+            self._go_on()
             probe(address, self._context(address))
         except TargetError as error:
             raise Refused(EXIT_TARGET, [str(error)]) from None
@@ -152,6 +154,7 @@ class _Session:
         if self._relay_cores:
             os.sched_setaffinity(0, self._load_cores)
         calibration = calibrate(address, self._context(address))
+        self._go_on()
         os.nice(MASTER_NICENESS)
         environment = self._environment(address)
         master = environment.relaymark
@@ -169,7 +172,10 @@ class _Session:
         served = self._serve_metrics(conductor)
         page = self._open_page(environment, conductor)
         self._let_ctrl_c_end(conductor)
+        self._go_on()
         environment.runner.start(plan.settings.participants, spawn_rate=plan.settings.participants)
+        if self._interrupted.is_set():  # perhaps before there was anything to stop
+            conductor.stop(interrupted=True)
         self._follow(environment, conductor)
         result = conductor.result
         if result is None:
@@ -236,6 +242,7 @@ class _Session:
                 os.sched_setaffinity(child.pid, {self._load_cores[number % len(self._load_cores)]})
         end = time.monotonic() + WORKERS_S_MAX
         while environment.runner.worker_count < self._workers:
+            self._go_on()
             dead = [child for child in self._children if child.poll() is not None]
             if dead or time.monotonic() > end:
                 words = self._last_words(self._children.index(dead[0]) if dead else 0)
@@ -268,6 +275,16 @@ class _Session:
                     progress.update(live_of(conductor.gathering, conductor.phase))
         if environment.process_exit_code == EXIT_CONFIGURATION:
             raise Refused(EXIT_CONFIGURATION, [f"The settings were refused: see {self.folder / 'harness.log'}."])
+
+    def _let_ctrl_c_refuse(self) -> None:
+        """From now on Ctrl-C ends the preparations at their next step: an exception may strike where it is lost."""
+        before = signal.signal(signal.SIGINT, lambda _number, _frame: self._interrupted.set())
+        self._stack.callback(signal.signal, signal.SIGINT, before)
+
+    def _go_on(self) -> None:
+        """Raise KeyboardInterrupt if there was a Ctrl-C."""
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
 
     def _let_ctrl_c_end(self, conductor: Conductor) -> None:
         """From now on Ctrl-C ends the run in order: an exception could strike anywhere, in the midst of adding up."""
@@ -305,10 +322,10 @@ class _Session:
         ours = sys.argv[1:]
         self._stack.callback(lambda: sys.argv.__setitem__(slice(1, None), ours))
         sys.argv[1:] = self._locust_arguments
-        page = environment.create_web_ui("127.0.0.1", UI_PORT)
+        page = environment.create_web_ui(UI_HOST, UI_PORT)
         locust_tab.install(environment, conductor.so_far)
         self._stack.callback(page.stop)
-        self._console.print(f"Locust's page: http://127.0.0.1:{UI_PORT}", highlight=False)
+        self._console.print(f"Locust's page: http://{UI_HOST}:{UI_PORT}", highlight=False)
         return page
 
     def _report(self, result: Result, gathering: Gathering) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import msgspec
 
 from loadtests.envelope import Suite
 from loadtests.mixes import MIXES
-from loadtests.targets import Address, parse_url
+from loadtests.targets import Address, client_context, parse_url
 from loadtests.workload import SCENARIOS
 
 PARTICIPANTS_DEFAULT: Final = 400
@@ -20,6 +21,7 @@ DRAIN_S_DEFAULT: Final = 5.0
 """From the end of the load until every recipient must have everything."""
 DURATION_S_MAX: Final = 7 * 86_400.0
 PARTICIPANTS_MAX: Final = 1_000_000
+RATE_MAX: Final = 1_000_000
 SUITES: Final = {suite.name.lower().replace("_", "-"): suite for suite in Suite}
 
 
@@ -65,8 +67,8 @@ def problems_of(settings: Settings) -> list[str]:
         found.append(f"--participants must be at least {least} for {settings.scenario}, not {settings.participants}.")
     if settings.participants > PARTICIPANTS_MAX:
         found.append(f"--participants must be at most {PARTICIPANTS_MAX}, not {settings.participants}.")
-    if settings.rate is not None and not 0 < settings.rate <= 1_000_000:
-        found.append(f"--rate must be above 0 messages a second, not {settings.rate:g}.")
+    if settings.rate is not None and not 0 < settings.rate <= RATE_MAX:
+        found.append(f"--rate must be above 0 and at most {RATE_MAX} messages a second, not {settings.rate:g}.")
     if not 1 <= settings.duration_s <= DURATION_S_MAX:
         found.append(f"--duration must be at least 1 s and at most a week, not {settings.duration_s:g} s.")
     if not 0 < settings.drain_s <= 600:
@@ -75,9 +77,22 @@ def problems_of(settings: Settings) -> list[str]:
         found.append(f"There is no suite {settings.suite!r}; there are {', '.join(SUITES)}.")
     if not 0 <= settings.seed < 2**63:
         found.append("--seed must be 0 or a positive number of at most 63 bits.")
-    if settings.ca is not None and not Path(settings.ca).is_file():
-        found.append(f"--tls-ca: there is no file {settings.ca}.")
+    if settings.ca is not None and (problem := _cannot_trust(Path(settings.ca))):
+        found.append(problem)
     return found
+
+
+def _cannot_trust(ca: Path) -> str | None:
+    """Return why the authorities in `ca` cannot be used."""
+    if not ca.is_file():
+        return f"--tls-ca: there is no file {ca}."
+    try:
+        client_context(ca, own=False)
+    except ssl.SSLError:
+        return f"--tls-ca: {ca} holds no certificate in PEM form."
+    except OSError as error:
+        return f"--tls-ca: {ca} cannot be read: {error.strerror}."
+    return None
 
 
 _TIME: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")

@@ -71,6 +71,8 @@ def parse_url(url: str) -> Address:
         port = parts.port
     except ValueError:
         raise ValueError(f"{url!r} has no valid port.") from None
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("a relay's address has no user, query or fragment: write ws://HOST:PORT or wss://HOST:PORT.")
     tls = parts.scheme == "wss"
     return Address(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, path=parts.path or "/")
 
@@ -245,7 +247,9 @@ def open_stream(address: Address, context: ssl.SSLContext | None) -> socket.sock
         return context.wrap_socket(stream, server_hostname=address.host)
     except ssl.SSLCertVerificationError as error:
         stream.close()
-        raise TargetError(f"The certificate of {address.url} does not verify: {error.verify_message}.") from None
+        raise TargetError(
+            f"The certificate of {address.url} does not verify: {error.verify_message.rstrip('.')}."
+        ) from None
     except OSError as error:
         stream.close()
         raise TargetError(f"The target {address.url} does not speak TLS: {error.strerror or error}.") from None

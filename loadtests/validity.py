@@ -171,7 +171,8 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 
 
 def _ms(value_ns: int) -> str:
-    return f"{value_ns / 1e6:.3g} ms"
+    value = value_ns / 1e6
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The command `relaymark`: `serve` and `mint` here; the load's and the benchmarks' commands are found when called.
 
-Exit codes: 0 done, 104 options that cannot work, 70 a fault of the program. The load's commands have more.
+Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 70 a fault of the program. The load's commands have more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 from cyclopts import App, Parameter
 
 EXIT_CONFIGURATION: Final = 104
+EXIT_INTERRUPTED: Final = 105
 EXIT_INTERNAL: Final = 70
 VALID_S_MAX: Final = 10_000_000_000
 """Three hundred years."""
@@ -26,6 +27,7 @@ app = App(
     help_format="plaintext",
     version=lambda: version("relaymark"),
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
 # Named by strings, and imported when called: the relay does not depend on the load.
@@ -226,6 +228,8 @@ def main() -> None:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         sys.exit(EXIT_CONFIGURATION)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         # A command that is found by its string fails with an ImportError, caused by the one that says what is missing.
         missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__

@@ -146,7 +146,7 @@ def _parts(result: Result, run_dir: Path | None) -> Iterable[RenderableType]:
 def _heading(result: Result) -> Text:
     text = Text()
     text.append(f"{result.scenario}", style="bold")
-    text.append(f" against {result.target.name}, {result.duration_ns / 1e9:g} s, seed {result.seed}: ")
+    text.append(f" against {result.target.name}, {result.duration_ns / 1e9:.1f} s, seed {result.seed}: ")
     if result.interrupted:
         text.append("INTERRUPTED, ", style="bold yellow")
     if result.findings:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from loadtests import plan as plans
 from loadtests.plan import Plan, Refused, check
 from loadtests.results import EXIT_CONFIGURATION
 from loadtests.settings import Settings
+from loadtests.targets import CERTIFICATE
 
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:
@@ -37,7 +40,9 @@ def test_a_good_plan_gives_its_thresholds(tmp_path: Path) -> None:
         ({"workers": 0}, "--workers"),
         ({"workers": 1000}, "--workers"),
         ({"linger_s": -1.0}, "--linger"),
+        ({"linger_s": 5.0}, "--linger keeps what --metrics or --ui serves"),
         ({"metrics": "nowhere"}, "--metrics"),
+        ({"settings": Settings(scenario="room", url="", participants=10, ca=str(CERTIFICATE))}, "--tls-ca is for"),
         ({"thresholds": ("deliver p(99)<1",)}, "threshold"),
         ({"thresholds": ("deliver{kind=mesage}: p(99)<1ms",)}, "mesage"),
         ({"problems": ("--duration: never.",)}, "--duration: never."),
@@ -60,3 +65,16 @@ def test_a_file_in_the_way_of_the_results_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(Refused, match="--out"):
         check(plan(tmp_path))
+
+
+def test_ports_that_are_taken_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setattr(plans, "UI_PORT", port)
+        with pytest.raises(Refused) as refused:
+            check(plan(tmp_path, ui=True, metrics=f"127.0.0.1:{port}"))
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == ["--metrics", "--ui"]
+
+
+def test_ports_that_are_free_are_none(tmp_path: Path) -> None:
+    assert check(plan(tmp_path, metrics="127.0.0.1:0", linger_s=5.0)) == []

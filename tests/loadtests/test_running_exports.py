@@ -17,7 +17,7 @@ EXPORTS = {
     "fanout": "FanoutNotes FanoutTally step_of",
     "gathering": "Gathering WorkerLine command_line",
     "locust_stats": "bucket_ms feed install",
-    "plan": "Plan REFERENCE Refused check",
+    "plan": "Plan REFERENCE Refused UI_HOST UI_PORT check",
     "plugin": "PLAN main scenario settings_of thresholds_of",
     "probe": "probe",
     "settings": "DRAIN_S_DEFAULT DURATION_S_DEFAULT PARTICIPANTS_DEFAULT SUITES Settings problems_of seconds",

@@ -32,7 +32,9 @@ def test_good_settings_have_no_problems() -> None:
         ({"suite": "rot13"}, "no suite 'rot13'"),
         ({"seed": -1}, "--seed"),
         ({"seed": 2**63}, "--seed"),
-        ({"ca": "/no/such/file"}, "--tls-ca"),
+        ({"rate": 1e9}, "at most 1000000 messages a second, not 1e+09"),
+        ({"ca": "/no/such/file"}, "--tls-ca: there is no file"),
+        ({"ca": __file__}, "holds no certificate"),
     ],
 )
 def test_each_problem_is_one_sentence(changes: dict[str, Any], part: str) -> None:

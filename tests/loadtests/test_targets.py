@@ -27,9 +27,22 @@ def test_addresses_are_read(url: str, address: Address) -> None:
     assert parse_url(address.url) == address
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:80", "http://x", "ws://", "ws://x:port", "ws://x:70000"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:80",
+        "http://x",
+        "ws://",
+        "ws://x:port",
+        "ws://x:70000",
+        "ws://me:secret@x",
+        "ws://x/?y=1",
+        "ws://x/#y",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address|no valid port"):
+    with pytest.raises(ValueError, match=r"is no address|no valid port|no user, query or fragment"):
         parse_url(url)
 
 
