@@ -25,7 +25,10 @@ log_dest stderr
 log_type error
 log_type warning
 """
-"""The second listener is there because mosquitto 2.0 does not start with WebSocket alone. No bound on what is queued for a slow reader, so that nothing is dropped within a measurement."""
+"""The second listener is there because mosquitto 2.0 does not start with WebSocket alone.
+
+Nothing bounds what is queued for a slow reader, so nothing is dropped within a measurement.
+"""
 
 
 def find() -> str | None:
