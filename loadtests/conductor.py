@@ -15,6 +15,7 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
+from loadtests.environment import machine
 from loadtests.gathering import Gathering, command_line
 from loadtests.recorder import Histogram
 from loadtests.results import Kind, Result
@@ -63,6 +64,7 @@ class Conductor:
         self.options: dict[str, Any] = {}
         self.command: Sequence[str] = command_line()
         self.calibration: Histogram | None = None
+        self.machine = machine()
         self.gathering: Gathering | None = None
         self.phase = "idle"
         self.done = Event()
@@ -88,6 +90,7 @@ class Conductor:
         self._empty_since_ns = 0
         self.gathering = Gathering(settings, target=self.target, relay=self.relay, workers=workers)
         self.gathering.calibration = self.calibration
+        self.gathering.machine = self.machine
         self.gathering.note_idle_relay()
         gevent.spawn(self._conduct, self.gathering)
 

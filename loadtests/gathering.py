@@ -87,6 +87,7 @@ class Gathering:
         self.notes: list[str] = []
         self.calibration: Histogram | None = None
         self.interrupted = False
+        self.machine = machine()
 
     # -- what comes ----------------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class Gathering:
             commit=commit(Path(__file__).parent),
             python=python_version(),
             versions=versions(),
-            machine=machine(),
+            machine=self.machine,
             command=list(command),
             scenario=settings.scenario,
             seed=settings.seed,

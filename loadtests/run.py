@@ -33,6 +33,7 @@ from loadtests import exporter, results
 from loadtests.calibration import calibrate
 from loadtests.conductor import Conductor
 from loadtests.envelope import KIND_NAMES
+from loadtests.environment import machine
 from loadtests.gathering import Gathering
 from loadtests.plan import REFERENCE, UI_HOST, UI_PORT, Plan, Refused
 from loadtests.probe import probe
@@ -88,6 +89,7 @@ class _Session:
         cores = sorted(os.sched_getaffinity(0))
         self._relay_cores = {cores[0]} if len(cores) > 1 and plan.target == REFERENCE else None
         self._load_cores = cores[1:] if self._relay_cores else cores
+        self._machine = machine()  # before this process binds itself to some of the cores
         self._workers = plan.workers or len(self._load_cores)
         self.folder = self._make_folder()
 
@@ -164,6 +166,7 @@ class _Session:
         conductor.target = f"{REFERENCE}@{plan.transport}" if self._relay is not None else address.url
         conductor.thresholds = self._thresholds
         conductor.calibration = calibration
+        conductor.machine = self._machine
         conductor.options = {"tls": address.tls, "store": plan.store if self._relay else None}
         if plan.command:
             conductor.command = list(plan.command)

@@ -408,8 +408,10 @@ class Swarm:
             self._timer.arm(self._due_ns)
 
     def _tick(self) -> None:
+        # In this order: the process may lose its core in between, and the timer goes on meanwhile.
+        expirations = self._ticker.expirations()
         now_ns = monotonic_ns()
-        for _ in range(self._ticker.expirations()):
+        for _ in range(expirations):
             if self._on_tick is not None:
                 self._on_tick(now_ns - self._tick_ns)
             self._tick_ns += TICK_NS

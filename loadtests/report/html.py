@@ -171,7 +171,8 @@ def _negative(result: Result) -> str:
     negative = sum(summary.negative for summary in result.series.values())
     if not negative:
         return ""
-    return f" {number(negative)} samples were negative, which only a clock error can cause; they are in no percentile."
+    said = "1 sample was negative; it is" if negative == 1 else f"{number(negative)} samples were negative; they are"
+    return f" {said} in no percentile. Only a clock error can cause that."
 
 
 def _tiles(result: Result) -> str:

@@ -16,6 +16,7 @@ import pytest
 from fault_proxy import DROP, HOLD, PASS, REPEAT, SWAP, FaultProxy, Sight
 from real_runs import finish, finished, locust, relaymark, result_in, serious, started_relay, sums
 
+from loadtests.environment import machine
 from loadtests.recorder import Histogram
 from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_TARGET, EXIT_THRESHOLD
 from loadtests.targets import ReferenceRelay
@@ -67,6 +68,7 @@ def test_several_workers_are_merged_and_thresholds_are_judged(tmp_path: Path) ->
     assert [worker.connections for worker in result.workers] == [20, 20]
     assert result.calibration is not None
     assert result.calibration.count == 800
+    assert result.machine == machine(), "it is told as if it had only the cores that the load was bound to"
     assert result.relay is not None
     assert result.relay.cpu_ns > 0
 

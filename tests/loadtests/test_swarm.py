@@ -18,7 +18,7 @@ from websockets.sync.server import ServerConnection, serve
 
 import loadtests
 from loadtests import swarm as swarm_module
-from loadtests.swarm import Connection, Swarm
+from loadtests.swarm import TICK_NS, Connection, Swarm
 
 CERTIFICATE = Path(loadtests.__file__).parent / "certificate" / "cert.pem"
 KEY = CERTIFICATE.with_name("key.pem")
@@ -314,6 +314,30 @@ def test_an_earlier_due_time_replaces_the_armed_one(swarm: Swarm) -> None:
     swarm.at(monotonic_ns() + 1_000_000, lambda due_ns, now_ns: ran.append("soon"))
     run_until(swarm, lambda: bool(ran))
     assert ran == ["soon"]
+
+
+class SlowToRead:
+    """A timer that fires twice more while it is read: the process had lost its core."""
+
+    def __init__(self, clock: list[int]) -> None:
+        self.clock = clock
+
+    def expirations(self) -> int:
+        self.clock[0] += 2 * TICK_NS
+        return 3
+
+
+def test_a_tick_that_comes_while_the_timer_is_read_is_not_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    lags: list[int] = []
+    clock = [1_000_000_000]
+    swarm = Swarm(on_tick=lags.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(swarm_module, "monotonic_ns", lambda: clock[0])
+        patched.setattr(swarm, "_ticker", SlowToRead(clock))
+        swarm._tick_ns = clock[0]
+        swarm._tick()
+    swarm.stop()
+    assert lags == [2 * TICK_NS, TICK_NS, 0]
 
 
 def test_the_lag_of_the_loop_is_sampled_also_for_ticks_that_were_missed() -> None:
