@@ -15,7 +15,7 @@ import msgspec
 
 from relay import wire
 from relay.capability import Right
-from relay.limits import FANOUT_SLICE_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
+from relay.limits import FANOUT_SLICE_SENDS, FEW_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
 from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
 from relay.store import Run
 
@@ -105,6 +105,18 @@ class Window:
         if self._by_id is None:
             self._by_id = {id_: span for span in self._spans for id_ in span.ids}
         return self._by_id
+
+    def remember_one(self, id_: int) -> Span:
+        """Take one id above `highest`: the short way of `remember`."""
+        span = Span([id_], 0)
+        self._spans.append(span)
+        self.highest = id_
+        if self._by_id is not None:
+            self._by_id[id_] = span
+        self._ids_held += 1
+        if self._ids_held > 2 * PUBLISH_WINDOW:
+            self._forget_old()
+        return span
 
     def remember(self, ids: list[int], seq: int) -> Span:
         """Take new ids; the span returned gets its number when the store has them."""
@@ -269,7 +281,7 @@ class FanOut:
         self.counters = counters
         self.queue: deque[Stream] = deque()
         self.dirty: list[Outbox] = []
-        self._few = FANOUT_SLICE_SENDS
+        self._few = FEW_SENDS
 
     def push(self, box: Outbox, item: Item) -> None:
         """Give one connection something to send at the end of this turn."""
@@ -283,7 +295,7 @@ class FanOut:
         if not stream.queued:
             live = stream.live
             if len(live) <= self._few:
-                # Private chats do not wait behind rooms: few subscribers are served at once, up to a slice a turn.
+                # Private chats do not wait behind rooms: few subscribers are served at once, some a turn.
                 self._few -= len(live)
                 count = len(run.ids)
                 stream.served += count
@@ -311,7 +323,8 @@ class FanOut:
 
     def slice(self) -> bool:
         """Push to a bounded number of subscribers; return whether more wait."""
-        budget = self._few = FANOUT_SLICE_SENDS
+        self._few = FEW_SENDS
+        budget = FANOUT_SLICE_SENDS
         queue = self.queue
         dirty = self.dirty
         while queue and budget > 0:

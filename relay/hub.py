@@ -262,6 +262,12 @@ class Hub:
         """Return the groups that become the stream's next run; what repeats an id has its answer and is left out."""
         groups = stream.fresh
         stream.fresh = []
+        if len(groups) == 1 and len(groups[0].records) == 1:
+            id_ = groups[0].records[0].id
+            window = groups[0].attachment.window
+            if id_ > window.highest:
+                groups[0].span = window.remember_one(id_)
+                return groups
         if len(groups) > GROUPS_PER_RUN_MAX:
             groups, stream.fresh = groups[:GROUPS_PER_RUN_MAX], groups[GROUPS_PER_RUN_MAX:]
         taken = []
@@ -294,6 +300,8 @@ class Hub:
     def _number(self, stream: Stream, groups: list[Group], shared: dict[int, tuple[bytes, bytes, int]]) -> Run:
         now_ns = self.now_ns
         first = seq = stream.head + 1
+        if len(groups) == 1 and len(groups[0].records) == 1:
+            return self._number_one(stream, groups[0], shared)
         handles: list[bytes] = []
         ids: list[int] = []
         sizes: list[int] = []
@@ -324,6 +332,20 @@ class Hub:
                 ids = group.span.ids
         stream.head = seq - 1
         return Run(first, now_ns, handles, ids, sizes, b"".join(parts))
+
+    def _number_one(self, stream: Stream, group: Group, shared: dict[int, tuple[bytes, bytes, int]]) -> Run:
+        """Make the run of a single record, which is what private chats mostly bring."""
+        record = group.records[0]
+        size = group.size
+        seq = stream.head = stream.head + 1
+        handle = group.attachment.handle
+        parts = shared.get(size) if record.commitment is None else self._tagged(stream, seq, handle, record)
+        if parts is None:
+            parts = shared[size] = _shared_parts(self.now_ns, None, size)
+        header, suffix, frame_bytes = parts
+        data = b"".join((header, stream.prefix, seq.to_bytes(8, "big"), suffix, record.sealed))
+        assert group.span is not None
+        return Run(seq, self.now_ns, [handle], group.span.ids, [frame_bytes], data)
 
     def _tagged(self, stream: Stream, seq: int, handle: bytes, record: wire.Publish) -> tuple[bytes, bytes, int]:
         assert record.commitment is not None
