@@ -70,9 +70,10 @@ def publish_until_killed(port: int, ledger: Ledger, ready: threading.Barrier, pr
                     publish(id_)
                 while True:
                     while waiting < WINDOW:
-                        ledger.sent[ledger.next_id] = sealed_of(ledger.next_id, random.choice((256, 256, 4096)))
-                        publish(ledger.next_id)
-                        ledger.next_id += 1
+                        id_ = ledger.next_id
+                        ledger.next_id += 1  # before the sending, which may fail: an id never stands for two records
+                        ledger.sent[id_] = sealed_of(id_, random.choice((256, 256, 4096)))
+                        publish(id_)
                         waiting += 1
                     record = author.receive()
                     if isinstance(record, wire.Published):
@@ -100,7 +101,7 @@ def check_everything(port: int, ledger: Ledger) -> None:
         ledger.see(message)
     by_number = {message.seq: message.sealed for message in found}
     for id_, seq in ledger.acknowledged.items():
-        assert by_number[seq] == ledger.sent[id_]
+        assert by_number[seq] == ledger.sent[id_], f"id {id_} has number {seq}, but another content"
     assert len(set(by_number.values())) == len(by_number), "no record is there twice, however often it was repeated"
     assert set(by_number.values()) <= set(ledger.sent.values())
 
