@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,11 +33,15 @@ def preferred() -> Iterator[bool]:
 
 
 def _set_group(nice: int) -> int | None:
-    """Set the nice value of the session's group, which outweighs that of its processes; return what it was."""
-    with contextlib.suppress(OSError, ValueError):
-        former = int(_GROUP.read_text().split()[-1])
-        _GROUP.write_text(str(nice))
-        return former
+    """Set the nice value of the session's group, which outweighs that of its processes; return what it was.
+
+    None: it could not be set. The file is empty for a process that is in no group, and missing without the feature.
+    """
+    with contextlib.suppress(OSError):
+        match = re.fullmatch(r"/autogroup-\d+ nice (-?\d+)\n?", _GROUP.read_text())
+        if match:
+            _GROUP.write_text(str(nice))
+            return int(match[1])
     return None
 
 
