@@ -10,6 +10,19 @@ import pytest
 from benchmarks.gate import priority
 
 
+class Group:
+    """The kernel's file: it is written as a number, and read as a line."""
+
+    def __init__(self) -> None:
+        self.nice = 4
+
+    def read_text(self) -> str:
+        return f"/autogroup-12 nice {self.nice}\n"
+
+    def write_text(self, text: str) -> None:
+        self.nice = int(text)
+
+
 @pytest.fixture
 def nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The values that this process was set to, in order; the process itself is left alone."""
@@ -19,16 +32,13 @@ def nice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return values
 
 
-def test_the_process_and_its_group_go_ahead_and_back(
-    nice: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    group = tmp_path / "autogroup"
-    group.write_text("/autogroup-12 nice 4\n")
+def test_the_process_and_its_group_go_ahead_and_back(nice: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group()
     monkeypatch.setattr(priority, "_GROUP", group)
     with priority.preferred() as allowed:
         assert allowed
-        assert group.read_text() == str(priority.NICE)
-    assert group.read_text() == "4"
+        assert group.nice == priority.NICE
+    assert group.nice == 4
     assert nice == [priority.NICE, 3]
 
 
