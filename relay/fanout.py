@@ -73,8 +73,8 @@ class Span(msgspec.Struct, gc=False):
 class Window:
     """The ids that one publisher used last, at least PUBLISH_WINDOW of them, and the numbers they got.
 
-    Publishers count their ids up, as a rule, so one comparison with `highest` tells that an id is new. Only for one that
-    does not an index of the ids held is made.
+    Publishers count their ids up, as a rule, so one comparison with `highest`, which no id was ever above, tells that an
+    id is new. Only for one that does not an index of the ids held is made.
     """
 
     __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries")
@@ -137,13 +137,11 @@ class Window:
         """Keep PUBLISH_WINDOW ids. Seldom, and then many at once: `remember` is on the way of every record."""
         spans = self._spans
         # One without a number may still be refused, and taken back.
-        while spans[0].seq and self._ids_held - len(spans[0].ids) >= PUBLISH_WINDOW:
-            self._ids_held -= len(spans.popleft().ids)
-        self._reckon()
-
-    def _reckon(self) -> None:
+        held = self._ids_held
+        while spans[0].seq and held - len(spans[0].ids) >= PUBLISH_WINDOW:
+            held -= len(spans.popleft().ids)
+        self._ids_held = held
         self._by_id = None
-        self.highest = max((max(span.ids) for span in self._spans), default=-1)
 
     def clear(self) -> None:
         """Forget everything that has a number; those who asked again still wait for their answers."""
@@ -156,7 +154,7 @@ class Window:
         """Forget what the store refused."""
         self._spans.remove(span)
         self._ids_held -= len(span.ids)
-        self._reckon()
+        self._by_id = None
 
 
 NO_WINDOW: Final = Window()

@@ -108,23 +108,24 @@ class Peer:
     def receive_data(self, data: bytes) -> None:
         """Take bytes of the network."""
         try:
-            events = self._reader.feed(data)
-            fault = None
-        except framing.FramingError as error:
-            events = error.events
-            fault = error
-        self.receive(events)
-        if fault is not None:
+            self.receive_messages(self._reader.feed(data))
+        except framing.FramingError as fault:
+            self.receive(fault.events)
             self.close(fault.close_code, fault.reason)
             self._end()
+        except Exception as error:
+            self._fault(error)
 
     def receive(self, messages: list[framing.Event]) -> None:
         """Take messages and control frames in order. A fault of our own ends this connection, and no other."""
         try:
             self.receive_messages(messages)
         except Exception as error:
-            self.hub.report(error)
-            self.fail(Code.INTERNAL)
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        self.hub.report(error)
+        self.fail(Code.INTERNAL)
 
     def receive_messages(self, messages: list[framing.Event]) -> None:
         """Take messages and control frames in order."""
