@@ -39,6 +39,8 @@ _CONNECT: Final = (
 _LINE_BYTES_MAX: Final = 65_536
 """INFO of a large cluster is the longest."""
 _HEADS_MAX: Final = 4096
+_DIGITS_MAX: Final = 9
+"""Of a subscription's number and of a length: no message has a gigabyte."""
 
 
 class Nats:
@@ -127,7 +129,7 @@ class Nats:
     def _head(self, line: bytes) -> tuple[int, int] | None:
         """Return (stream, bytes) of `MSG subject sid [reply] bytes`, and remember it."""
         parts = line.split()
-        if len(parts) < 4 or not (parts[2].isdigit() and parts[-1].isdigit()):
+        if len(parts) < 4 or not all(part.isdigit() and len(part) <= _DIGITS_MAX for part in (parts[2], parts[-1])):
             return None
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()
