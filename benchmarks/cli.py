@@ -113,9 +113,10 @@ def micro(
     pyperf
         Everything after this goes to pyperf as it is.
     """
-    import subprocess
     import sys
+    import tempfile
 
+    from benchmarks.processes import ended_by_signal, finish
     from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED
 
     problem = None
@@ -131,10 +132,15 @@ def micro(
     if problem:
         print(f"relaymark bench micro: {problem}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    command = [sys.executable, "-m", "benchmarks.micro", "--only", only]
+    command = [sys.executable, "-m", "benchmarks.micro", "--only", only, "--inherit-environ", "TMPDIR"]
     command += ["--fast"] * fast + (["--output", str(output)] if output else []) + (pyperf or [])
     try:
-        return subprocess.run(command, check=False).returncode
+        # An interrupted pyperf kills its workers, which leave their databases behind: in a directory of ours.
+        with (
+            tempfile.TemporaryDirectory(prefix="relaymark-micro-", ignore_cleanup_errors=True) as directory,
+            ended_by_signal(),
+        ):
+            return finish(command, environment={"TMPDIR": directory}, shown=True).returncode
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

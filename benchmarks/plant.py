@@ -29,6 +29,7 @@ from benchmarks.gate.report import judged, load
 from benchmarks.gate.runs import costs_ns
 from benchmarks.gate.trees import checked_out, repository
 from benchmarks.processes import choose_cores, ended_by_signal, finish
+from loadtests.results import EXIT_INTERRUPTED
 
 FOUND_SHARE: Final = 0.9
 GATE_S_MAX: Final = 120.0
@@ -185,4 +186,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -174,20 +174,21 @@ def finish(
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    shown: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours to its end, as subprocess.run does, and return what it printed.
+    """Run a command of ours to its end, as subprocess.run does, and return what it printed, or show it at once.
 
-    It starts servers of its own. Given up, it is interrupted and waited for, so that it can end them; subprocess.run
+    It starts processes of its own. Given up, it is interrupted and waited for, so that it can end them; subprocess.run
     would kill it, and they would stay. Raises subprocess.TimeoutExpired.
     """
-    process = None
+    process, output = None, None if shown else subprocess.PIPE
     try:
         with uninterrupted():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
                 cwd=directory,
                 env={**os.environ, **(environment or {})},
                 process_group=0,  # Ctrl-C reaches us alone, and we pass it on
@@ -196,9 +197,8 @@ def finish(
     finally:
         if process is not None:
             stop(process, signal.SIGINT, GIVE_UP_S_MAX)
-    return subprocess.CompletedProcess(
-        command, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
-    )
+    printed, said = ((text or b"").decode(errors="replace") for text in (out, err))
+    return subprocess.CompletedProcess(command, process.returncode, printed, said)
 
 
 def _wait_for_address(
