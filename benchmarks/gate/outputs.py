@@ -65,12 +65,7 @@ def sentence(judged: Judged) -> str:
         said[0] = (
             f"inconclusive: whether {_named(judged.head)} is slower than {_named(judged.base)} cannot be told yet."
         )
-        if judged.more_rounds is not None:
-            said.append(f"About {judged.more_rounds} more rounds would decide.")
-        elif any(one.cost is None or one.same is None for one in judged.decisions):
-            said.append("Too few undisturbed runs: try again when nothing else uses this machine.")
-        else:
-            said.append("A figure lies too near to its limit for any number of rounds to be foreseen.")
+        said.append(_what_would_decide(judged))
     if judged.word is Word.PASS and (unknown := [one for one in judged.decisions if one.word is Word.INCONCLUSIVE]):
         said.append(f"Left open: {', '.join(one.metric.title for one in unknown)}.")
     worse = [one for one in judged.decisions if one.word is Word.REGRESSION and one.cost]
@@ -80,6 +75,19 @@ def sentence(judged: Judged) -> str:
         if one.cost
     ]
     return " ".join(said)
+
+
+def _what_would_decide(judged: Judged) -> str:
+    short = [one.metric.name for one in judged.decisions if one.cost is None or one.same is None]
+    if judged.more_rounds is not None:
+        return f"About {judged.more_rounds} more rounds would decide."
+    if not judged.decisions:
+        return "Nothing that was asked for could be measured."
+    if "cpu" in short or "instructions" in short or (short and not judged.disturbed):
+        return "There was no time for as many runs as an interval needs: use a larger --budget."
+    if short:
+        return "Too few undisturbed runs: try again when nothing else uses this machine."
+    return "A figure lies too near to its limit for any number of rounds to be foreseen."
 
 
 def _named(commit: Commit) -> str:
