@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 5.0
+_ENDING_S_MAX: Final = 0.2
 GIVE_UP_S_MAX: Final = 30.0
 """For a command of ours to end what it has started."""
 _ADDRESS: Final = re.compile(rb"\bws://[\w.\[\]:-]+:\d+\b")
@@ -148,9 +149,21 @@ def running(
                     )
             finally:
                 os.sched_setaffinity(0, {cores.load})
-            yield _wait_for_address(process, output.fileno(), command, port)
+            server = _wait_for_address(process, output.fileno(), command, port)
+            cause = None
+            try:
+                yield server
+            except Exception as error:
+                # Its sockets go before it does: a broken connection is what is seen first.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_ENDING_S_MAX)
+                if process.poll() is None:
+                    raise
+                cause = error
             if process.poll() is not None:
-                raise ServerError(f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}")
+                raise ServerError(
+                    f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}"
+                ) from cause
         finally:
             if process is not None:
                 stop(process)

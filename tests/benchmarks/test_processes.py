@@ -114,14 +114,24 @@ def test_a_server_that_will_not_end_is_killed_though_ctrl_c_comes_again(
 
 
 @pytest.mark.process
-def test_a_server_that_ends_by_itself_is_told(cores: Cores) -> None:
+@pytest.mark.parametrize("seen", [None, ConnectionResetError("reset by peer")])
+def test_a_server_that_ends_by_itself_is_told(cores: Cores, seen: Exception | None) -> None:
     def dies() -> None:
         with running(SERVES, cores) as server:
             os.kill(server.pid, signal.SIGKILL)
+            if seen:
+                raise seen
             os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
 
-    with pytest.raises(processes.ServerError, match="ended by itself: -9"):
+    with pytest.raises(processes.ServerError, match="ended by itself: -9") as told:
         dies()
+    assert told.value.__cause__ is seen
+
+
+@pytest.mark.process
+def test_what_goes_wrong_beside_a_server_that_is_well_is_told_as_it_is(cores: Cores) -> None:
+    with pytest.raises(OSError, match="no route"), running(SERVES, cores):
+        raise OSError("no route")
 
 
 @pytest.mark.process
