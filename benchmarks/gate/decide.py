@@ -13,12 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from math import isinf
+from math import isinf, pi, sqrt
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.bootstrap import PAIRS_MIN, Interval, detectable, of_groups, of_pairs, pairs_to_decide, spread
+from benchmarks.bootstrap import (
+    GROUPS_MIN,
+    PAIRS_MIN,
+    Interval,
+    detectable,
+    of_groups,
+    of_pairs,
+    pairs_to_decide,
+    spread,
+)
 from benchmarks.gate.metrics import Metric
 
 NOISE_MAX: Final = 2.0
@@ -58,8 +67,9 @@ def decide(metric: Metric, base: Sequence[float], head: Sequence[float], pairs: 
 def decide_groups(metric: Metric, base: Sequence[float], head: Sequence[float], same: Pairs) -> Decision:
     """Judge one metric of two sessions that were not taken together."""
     count = min(len(base), len(head))
-    cost = _cost(metric, of_groups(base, head)) if count >= PAIRS_MIN else None
-    return _decision(metric, base, head, cost, same, count)
+    cost = _cost(metric, of_groups(base, head)) if count >= GROUPS_MIN else None
+    # Medians of two groups scatter more than the centre of as many pairs.
+    return _decision(metric, base, head, cost, same, count, scatter=sqrt(pi / 2))
 
 
 def _cost(metric: Metric, interval: Interval) -> Interval:
@@ -67,7 +77,13 @@ def _cost(metric: Metric, interval: Interval) -> Interval:
 
 
 def _decision(
-    metric: Metric, base: Sequence[float], head: Sequence[float], cost: Interval | None, same: Pairs, count: int
+    metric: Metric,
+    base: Sequence[float],
+    head: Sequence[float],
+    cost: Interval | None,
+    same: Pairs,
+    count: int,
+    scatter: float = 1.0,
 ) -> Decision:
     allowed = 1 + metric.allowed
     noise = of_pairs(same) if len(same) >= PAIRS_MIN else None
@@ -89,7 +105,7 @@ def _decision(
         cost=cost,
         same=noise,
         limit=limit,
-        detectable=detectable(spread(same), count, limit) if noise is not None and count >= 2 else None,
+        detectable=detectable(scatter * spread(same), count, limit) if noise is not None and count >= 2 else None,
         word=word,
         more_pairs=more,
     )
