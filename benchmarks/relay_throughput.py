@@ -3,8 +3,8 @@
     python -m benchmarks.relay_throughput [--rounds 3] [--seconds 2] [--targets ...] [--shapes ...] [--idle] [--room]
 
 The server is pinned to one core and the load to another. Every publish of a 256-byte sealed record is acknowledged,
-the window is closed, and deliveries are counted exactly: a record lost, repeated or changed fails the benchmark (exit
-code 1).
+the window is closed, and deliveries are counted exactly: a record lost, repeated or out of order fails the benchmark
+(exit code 1). Of every read the first record is compared byte for byte, the others by their place and index.
 """
 
 from __future__ import annotations
