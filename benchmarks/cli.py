@@ -171,7 +171,7 @@ def overhead(
     scenario
         What `relaymark run` runs end to end.
     participants
-        Of the scenario. Default: 500, for some 90 messages a second: of far fewer, a p99 is their maximum, and the
+        Of the scenario. The default makes some 90 messages a second: of far fewer, a p99 is their maximum, and the
         relay's processor time is that of being idle.
     seconds
         Of each run end to end. Default: 20, quick: 5.
