@@ -145,6 +145,7 @@ def pairs_to_decide(interval: Interval, limit: float) -> float:
 __all__ = [
     "GROUPS_MIN",
     "PAIRS_MIN",
+    "RESAMPLED_MIN",
     "Interval",
     "detectable",
     "difference_of_pairs",

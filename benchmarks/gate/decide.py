@@ -21,6 +21,7 @@ from msgspec import Struct
 from benchmarks.bootstrap import (
     GROUPS_MIN,
     PAIRS_MIN,
+    RESAMPLED_MIN,
     Interval,
     detectable,
     of_groups,
@@ -89,7 +90,9 @@ def _decision(
     noise = of_pairs(same) if len(same) >= PAIRS_MIN else None
     limit = max(allowed, noise.reach) if noise else allowed
     word, more = Word.INCONCLUSIVE, None
-    if cost is not None and noise is not None:
+    if cost is None or noise is None:
+        more = max(1, RESAMPLED_MIN - count)
+    else:
         if cost.low > limit:
             word = Word.REGRESSION
         elif cost.high < limit <= 1 + NOISE_MAX * metric.allowed:
@@ -123,20 +126,21 @@ def overall(decisions: Sequence[Decision]) -> Word:
     """One regression is a regression; a pass needs every needed metric to pass."""
     if any(one.word is Word.REGRESSION for one in decisions):
         return Word.REGRESSION
-    needed = _needed(decisions)
-    return Word.PASS if needed and all(one.word is Word.PASS for one in needed) else Word.INCONCLUSIVE
+    wanted = needed(decisions)
+    return Word.PASS if wanted and all(one.word is Word.PASS for one in wanted) else Word.INCONCLUSIVE
 
 
-def _needed(decisions: Sequence[Decision]) -> list[Decision]:
+def needed(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return those that a pass hangs on."""
     return [one for one in decisions if one.metric.needed] or list(decisions)
 
 
 def more_rounds(decisions: Sequence[Decision]) -> int | None:
     """Return about how many rounds (of two pairs) more would decide; None if that cannot be foreseen."""
-    still_open = [one for one in _needed(decisions) if one.word is Word.INCONCLUSIVE]
+    still_open = [one for one in needed(decisions) if one.word is Word.INCONCLUSIVE]
     if not still_open or any(one.more_pairs is None for one in still_open):
         return None
     return max(-(-(one.more_pairs or 0) // 2) for one in still_open)
 
 
-__all__ = ["Decision", "Word", "decide", "decide_groups", "more_rounds", "overall"]
+__all__ = ["Decision", "Word", "decide", "decide_groups", "more_rounds", "needed", "overall"]

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from benchmarks.gate.decide import Decision, Word
+from benchmarks.gate.decide import Decision, Word, needed
 from benchmarks.gate.report import Commit, Judged
 from benchmarks.tables import markdown as markdown_table
 from benchmarks.tables import plain
@@ -78,16 +78,17 @@ def sentence(judged: Judged) -> str:
 
 
 def _what_would_decide(judged: Judged) -> str:
-    short = [one.metric.name for one in judged.decisions if one.cost is None or one.same is None]
-    if judged.more_rounds is not None:
-        return f"About {judged.more_rounds} more rounds would decide."
+    short = [one.metric.name for one in needed(judged.decisions) if one.cost is None or one.same is None]
+    rounds = f"{judged.more_rounds} more round{'s' * (judged.more_rounds != 1)}"
     if not judged.decisions:
         return "Nothing that was asked for could be measured."
-    if "cpu" in short or "instructions" in short or (short and not judged.disturbed):
-        return "There was no time for as many runs as an interval needs: use a larger --budget."
-    if short:
-        return "Too few undisturbed runs: try again when nothing else uses this machine."
-    return "A figure lies too near to its limit for any number of rounds to be foreseen."
+    if judged.more_rounds is None:
+        return "A figure lies too near to its limit for any number of rounds to be foreseen."
+    if not short:
+        return f"About {rounds} would decide."
+    if "cpu" in short or "instructions" in short or not judged.disturbed:
+        return f"There was no time for as many runs as an interval needs: use a larger --budget, for at least {rounds}."
+    return f"Too few undisturbed runs: try again when nothing else uses this machine, for at least {rounds}."
 
 
 def _named(commit: Commit) -> str:

@@ -154,7 +154,10 @@ def test_an_open_verdict_says_how_many_rounds_more() -> None:
 
 def test_an_open_verdict_says_what_was_missing() -> None:
     no_round = replace(report(), runs=report().runs[:6], counts=[])
-    assert "use a larger --budget" in outputs.sentence(judged(no_round))
+    assert "use a larger --budget, for at least 3 more rounds." in outputs.sentence(judged(no_round))
+    # Throughput is short of calm runs here, but it is the processor time that is open.
+    open_ = replace(report(slower=1.048, others=0.3), metrics=("cpu", "throughput"))
+    assert "undisturbed" not in outputs.sentence(judged(open_))
     assert "use a larger --budget" in outputs.sentence(judged(replace(no_round, metrics=("throughput",))))
     nothing = judged(replace(no_round, metrics=("instructions",)))
     assert nothing.word is Word.INCONCLUSIVE
