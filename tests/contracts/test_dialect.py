@@ -229,6 +229,8 @@ TOPIC = attach_to(RECEIVE).topic.encode()
     ("name", "message"),
     [
         ("nats", b"MSG %b 1 %b\r\n" % (TOPIC, b"9" * 5000)),
+        ("nats", b"MSG %b 1 999999999\r\n" % TOPIC),
+        ("mqtt", b"\x30\xff\xff\xff\x7f"),
         ("redis", b"*1\r\n" * 2000),
         ("redis", b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n$-60\r\n" % TOPIC),
         ("redis", b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n:5\r\n" % TOPIC),
