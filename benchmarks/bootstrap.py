@@ -24,6 +24,8 @@ from loadtests.report.ratios import T_975
 RESAMPLES: Final = 4_000
 PAIRS_MIN: Final = 3
 """Fewer have no interval: two pairs have three different bootstrap samples."""
+GROUPS_MIN: Final = 4
+"""Two groups of three are apart by chance in a tenth of all sessions: no interval of theirs reaches 95%."""
 RESAMPLED_MIN: Final = 6
 """The range of five pairs holds their median in 94 of 100 sessions, that of six in 97."""
 _NORMAL: Final = NormalDist()
@@ -88,10 +90,13 @@ def _centre(differences: Sequence[float], seed: int) -> tuple[float, float, floa
 
 
 def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) -> Interval:
-    """Return the ratio of medians of two groups that were not taken together. Raises ValueError as `of_pairs`."""
+    """Return the ratio of medians of two groups that were not taken together.
+
+    Raises ValueError with fewer than 4 runs in one of them or a figure that is not above 0.
+    """
     count = min(len(base), len(head))
-    if count < PAIRS_MIN:
-        raise ValueError(f"{count} runs have no interval, {PAIRS_MIN} are needed")
+    if count < GROUPS_MIN:
+        raise ValueError(f"{count} runs have no interval, {GROUPS_MIN} are needed")
     if min(*base, *head) <= 0:
         raise ValueError("figures must be above 0")
     random = np.random.default_rng([seed, count])
@@ -138,7 +143,9 @@ def pairs_to_decide(interval: Interval, limit: float) -> float:
 
 
 __all__ = [
+    "GROUPS_MIN",
     "PAIRS_MIN",
+    "RESAMPLED_MIN",
     "Interval",
     "detectable",
     "difference_of_pairs",

@@ -292,7 +292,7 @@ class Load:
 
 
 def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
-    """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or changed."""
+    """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or came out of order."""
     subscribers = [(stream, Role.SUBSCRIBE) for stream in range(shape.streams) for _ in range(shape.subscribers)]
     publishers = [(stream, Role.PUBLISH) for stream in range(shape.streams)]
     with (

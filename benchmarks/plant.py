@@ -28,7 +28,8 @@ from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import judged, load
 from benchmarks.gate.runs import costs_ns
 from benchmarks.gate.trees import checked_out, repository
-from benchmarks.processes import choose_cores, ended_by_signal
+from benchmarks.processes import choose_cores, ended_by_signal, finish
+from loadtests.results import EXIT_INTERRUPTED
 
 FOUND_SHARE: Final = 0.9
 GATE_S_MAX: Final = 120.0
@@ -159,16 +160,9 @@ def _gate(clone: Path, base: str, head: str, metrics: Sequence[str], result: Pat
     started = time.monotonic()
     start = "from relay.cli import main; main()"
     # Imported from here: the load is the harness's, not the clone's.
-    environment = {**os.environ, "PYTHONPATH": str(repository(Path(__file__).parent))}
+    environment = {"PYTHONPATH": str(repository(Path(__file__).parent))}
     command = [sys.executable, "-P", "-c", start, "gate", "--quick", "--base", base, "--head", head]
-    done = subprocess.run(
-        [*command, "--json", str(result), "--metrics", *metrics],
-        cwd=clone,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = finish([*command, "--json", str(result), "--metrics", *metrics], directory=clone, environment=environment)
     seconds = time.monotonic() - started
     if done.returncode not in (0, 99, 121):
         raise SystemExit(f"the gate ended with {done.returncode}: {done.stderr}")
@@ -192,4 +186,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

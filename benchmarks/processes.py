@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from urllib.parse import urlsplit
 
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 5.0
+_ENDING_S_MAX: Final = 0.2
+GIVE_UP_S_MAX: Final = 30.0
+"""For a command of ours to end what it has started."""
 _ADDRESS: Final = re.compile(rb"\bws://[\w.\[\]:-]+:\d+\b")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
@@ -67,16 +71,44 @@ def raise_file_limit(needed: int) -> None:
 
 @contextlib.contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that servers are ended then too."""
+    """Turn SIGTERM, and SIGHUP unless it is ignored, into SystemExit, so that servers are ended then too."""
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        numbers.append(signal.SIGHUP)
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(143)
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)  # we are leaving: another is not to stop that half way
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C, SIGTERM and SIGHUP until the end of the block: nothing that it starts or ends is left half way.
+
+    Threads other than the main one get none of them anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    before = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers if n not in ignored}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def free_port() -> int:
@@ -102,35 +134,84 @@ def running(
     """
     with tempfile.TemporaryFile() if log is None else log.open("w+b") as output:
         # Threads inherit the affinity, so it is set before the process exists, not on the process.
-        os.sched_setaffinity(0, {cores.server})
+        process = None
         try:
+            os.sched_setaffinity(0, {cores.server})
+            try:
+                with uninterrupted():
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **(environment or {})},
+                        process_group=0,  # Ctrl-C reaches us alone, and we end it
+                    )
+            finally:
+                os.sched_setaffinity(0, {cores.load})
+            server = _wait_for_address(process, output.fileno(), command, port)
+            cause = None
+            try:
+                yield server
+            except Exception as error:
+                # Its sockets go before it does: a broken connection is what is seen first.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_ENDING_S_MAX)
+                if process.poll() is None:
+                    raise
+                cause = error
+            if process.poll() is not None:
+                raise ServerError(
+                    f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}"
+                ) from cause
+        finally:
+            if process is not None:
+                stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = STOP_S_MAX) -> None:
+    """End the process: by SIGTERM or another signal, by SIGKILL if it is still there after 5 s. Its pipes are read."""
+    with uninterrupted():
+        if process.poll() is None:
+            process.send_signal(number)
+            try:
+                process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def finish(
+    command: Sequence[str],
+    *,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+    shown: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end, as subprocess.run does, and return what it printed, or show it at once.
+
+    It starts processes of its own. Given up, it is interrupted and waited for, so that it can end them; subprocess.run
+    would kill it, and they would stay. Raises subprocess.TimeoutExpired.
+    """
+    process, output = None, None if shown else subprocess.PIPE
+    try:
+        with uninterrupted():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=output,
+                cwd=directory,
                 env={**os.environ, **(environment or {})},
-                process_group=0,  # Ctrl-C reaches us alone, and we end it
+                process_group=0,  # Ctrl-C reaches us alone, and we pass it on
             )
-        finally:
-            os.sched_setaffinity(0, {cores.load})
-        try:
-            yield _wait_for_address(process, output.fileno(), command, port)
-            if process.poll() is not None:
-                raise ServerError(f"{command[0]} ended by itself: {process.returncode}\n{_tail(output.fileno())}")
-        finally:
-            stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process: SIGTERM, then SIGKILL after 5 s."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        out, err = process.communicate(timeout=timeout_s)
+    finally:
+        if process is not None:
+            stop(process, signal.SIGINT, GIVE_UP_S_MAX)
+    printed, said = ((text or b"").decode(errors="replace") for text in (out, err))
+    return subprocess.CompletedProcess(command, process.returncode, printed, said)
 
 
 def _wait_for_address(

@@ -3,8 +3,8 @@
     python -m benchmarks.relay_throughput [--rounds 3] [--seconds 2] [--targets ...] [--shapes ...] [--idle] [--room]
 
 The server is pinned to one core and the load to another. Every publish of a 256-byte sealed record is acknowledged,
-the window is closed, and deliveries are counted exactly: a record lost, repeated or changed fails the benchmark (exit
-code 1).
+the window is closed, and deliveries are counted exactly: a record lost, repeated or out of order fails the benchmark
+(exit code 1). Of every read the first record is compared byte for byte, the others by their place and index.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.processes import Cores, ServerError, choose_cores, ended_by_sign
 from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
 from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
 from benchmarks.targets import Target, all_targets, serving
+from loadtests.results import EXIT_INTERRUPTED
 
 SHAPES: Final = (
     Shape(name="room", streams=1, subscribers=500, window=8),
@@ -57,13 +58,13 @@ class Results:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return the exit code: 0, or 1 if something could not be measured or was lost."""
+    """Run the benchmark; return the exit code: 0, 1 if something could not be measured or was lost, 105 for Ctrl-C."""
     options = _parse(arguments)
     targets = _installed(options.targets)
     shapes = [shape for shape in SHAPES if shape.name in options.shapes]
     cores = choose_cores()
     os.sched_setaffinity(0, {cores.load})
-    results = Results()
+    results, interrupted = Results(), False
     with ended_by_signal():
         try:
             raise_file_limit((options.connections if options.idle else options.subscribers) + _SPARE_FILES)
@@ -74,11 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _room(results, targets, cores, options)
         except ServerError as error:
             results.failures.append(str(error))
+        except KeyboardInterrupt:
+            interrupted = True
+            results.failures.append("interrupted: these are the figures until then")
     conditions = _conditions(cores, options)
     print(_report(results, shapes, conditions, markdown if options.markdown else plain))
     if options.json:
         content = {"conditions": conditions, "shapes": [asdict(shape) for shape in shapes], **asdict(results)}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
+    if interrupted:
+        return EXIT_INTERRUPTED
     return 1 if results.failures else 0
 
 

@@ -225,10 +225,13 @@ class _Run:
         account, opener = self._accounts.get(descriptor), self._openers[link.stream]
         for event in link.dialect.receive(data):
             if type(event) is tuple:
-                assert account is not None, "publishers receive no records"
+                if account is None:
+                    raise LoadError("the relay sent a record to a publisher, which subscribes to nothing")
                 self._delivered(event, account, opener, now_ns)  # type: ignore[arg-type]  # the only plain tuple
             elif isinstance(event, Published):
-                sent_ns = self._sent_ns.pop(event.id)
+                sent_ns = self._sent_ns.pop(event.id, None)
+                if sent_ns is None:
+                    raise LoadError(f"the relay acknowledged {event.id}, which was not under way")
                 self.acknowledged += 1
                 self.ack.append(now_ns - sent_ns)
             elif isinstance(event, Unsubscribed) and account is not None:

@@ -165,6 +165,7 @@ def pace_lines(comparison: Comparison) -> Lines:
             "other faults",
             "late sends p99",
             "load CPU",
+            "",
         ]
     ]
     turns = comparison.measured.turns
@@ -183,9 +184,23 @@ def pace_lines(comparison: Comparison) -> Lines:
                 str(faults + sum(not one.totals.reconciled for one in every)),
                 f"{_merged([one.lag for one in own]).percentile(99) / 1e6:.2f} ms",
                 f"{median(one.load_cpu for one in own):.0%}",
+                _pace_note(turns_of(turns, name)),
             ]
         )
     return lines
+
+
+def _pace_note(turns: Sequence[Turn]) -> str:
+    """Return why a target's latencies are not to be believed, if there is a reason, and what was not answered."""
+    found = [check(_facts(turn)) for turn in turns]
+    notes = []
+    if any(found):
+        codes = dict.fromkeys(finding.code for findings in found for finding in findings)
+        notes.append(f"INVALID in {sum(map(bool, found))} of {len(turns)} turns: {', '.join(codes)}")
+    unanswered = sum(turn.pace.sent - turn.pace.acknowledged for turn in turns)
+    if unanswered:
+        notes.append(f"{unanswered} publishes got no answer")
+    return "; ".join(notes)
 
 
 def ratio_lines(comparison: Comparison) -> Lines:
@@ -291,18 +306,7 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
         series_name("ack", kind="message"): paced.ack,
         series_name("lag"): paced.lag,
     }
-    lag_p99_ns = paced.lag.percentile(99)
     ledger = ledger_of(paced)
-    facts = Facts(
-        workers=(WorkerFacts(name="load", cpu=paced.load_cpu, due=paced.due, sent=paced.sent),),
-        lag_p99_ns=lag_p99_ns,
-        loop_lag_p99_ns=0,
-        clock_error_ns=0,
-        one_way_p50_ns=paced.deliver.percentile(50),
-        unreconciled=len(paced.totals.faults),
-        samples=paced.deliver.count,
-        relay_cpu=paced.server_cpu,
-    )
     delivered = round(paced.server_ns / paced.cpu_ns_per_delivery) if paced.cpu_ns_per_delivery else paced.deliver.count
     return Result(
         relaymark=version("relaymark"),
@@ -338,7 +342,7 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
                 sent=paced.sent,
                 received=ledger.delivered,
                 connections=CONNECTIONS,
-                lag_p99_ns=lag_p99_ns,
+                lag_p99_ns=paced.lag.percentile(99),
                 loop_lag_p99_ns=0,
             )
         ],
@@ -349,11 +353,25 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
             connections=probe.held,
             deliveries=delivered,
         ),
-        findings=check(facts),
+        findings=check(_facts(turn)),
         notes=[
             f"At saturation, in the same turn: {turn.saturation.deliveries_per_s:,.0f} deliveries a second.",
             *([f"Other processes used more than {OTHERS_MAX:.0%} of the relay's core."] if disturbed(turn) else []),
         ],
+    )
+
+
+def _facts(turn: Turn) -> Facts:
+    paced = turn.pace
+    return Facts(
+        workers=(WorkerFacts(name="load", cpu=paced.load_cpu, due=paced.due, sent=paced.sent),),
+        lag_p99_ns=paced.lag.percentile(99),
+        loop_lag_p99_ns=0,
+        clock_error_ns=0,
+        one_way_p50_ns=paced.deliver.percentile(50),
+        unreconciled=len(paced.totals.faults),
+        samples=paced.deliver.count,
+        relay_cpu=paced.server_cpu,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.gate import outputs
+from benchmarks.gate import instructions, outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
 from benchmarks.gate.priority import preferred
@@ -110,6 +110,8 @@ def _problems(wanted: Wanted) -> list[str]:
         problems.append("--results compares what was stored: --base and --json do not go with it")
     if wanted.rounds is not None and wanted.rounds < ROUNDS_MIN:
         problems.append(f"--rounds {wanted.rounds}: too few for an interval, use {ROUNDS_MIN} or more")
+    if wanted.results is None and wanted.metrics == ("instructions",) and instructions.find() is None:
+        problems.append("--metrics instructions: nothing here counts them, neither perf nor valgrind: install valgrind")
     low, high = SECONDS_RANGE
     if wanted.seconds is not None and not low <= wanted.seconds <= high:
         problems.append(f"--seconds {wanted.seconds:g}: use {low:g} to {high:g}")

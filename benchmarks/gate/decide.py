@@ -13,12 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from math import isinf
+from math import isinf, pi, sqrt
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.bootstrap import PAIRS_MIN, Interval, detectable, of_groups, of_pairs, pairs_to_decide, spread
+from benchmarks.bootstrap import (
+    GROUPS_MIN,
+    PAIRS_MIN,
+    RESAMPLED_MIN,
+    Interval,
+    detectable,
+    of_groups,
+    of_pairs,
+    pairs_to_decide,
+    spread,
+)
 from benchmarks.gate.metrics import Metric
 
 NOISE_MAX: Final = 2.0
@@ -58,8 +68,9 @@ def decide(metric: Metric, base: Sequence[float], head: Sequence[float], pairs: 
 def decide_groups(metric: Metric, base: Sequence[float], head: Sequence[float], same: Pairs) -> Decision:
     """Judge one metric of two sessions that were not taken together."""
     count = min(len(base), len(head))
-    cost = _cost(metric, of_groups(base, head)) if count >= PAIRS_MIN else None
-    return _decision(metric, base, head, cost, same, count)
+    cost = _cost(metric, of_groups(base, head)) if count >= GROUPS_MIN else None
+    # Medians of two groups scatter more than the centre of as many pairs.
+    return _decision(metric, base, head, cost, same, count, scatter=sqrt(pi / 2))
 
 
 def _cost(metric: Metric, interval: Interval) -> Interval:
@@ -67,13 +78,21 @@ def _cost(metric: Metric, interval: Interval) -> Interval:
 
 
 def _decision(
-    metric: Metric, base: Sequence[float], head: Sequence[float], cost: Interval | None, same: Pairs, count: int
+    metric: Metric,
+    base: Sequence[float],
+    head: Sequence[float],
+    cost: Interval | None,
+    same: Pairs,
+    count: int,
+    scatter: float = 1.0,
 ) -> Decision:
     allowed = 1 + metric.allowed
     noise = of_pairs(same) if len(same) >= PAIRS_MIN else None
     limit = max(allowed, noise.reach) if noise else allowed
     word, more = Word.INCONCLUSIVE, None
-    if cost is not None and noise is not None:
+    if cost is None or noise is None:
+        more = max(1, RESAMPLED_MIN - count)
+    else:
         if cost.low > limit:
             word = Word.REGRESSION
         elif cost.high < limit <= 1 + NOISE_MAX * metric.allowed:
@@ -89,7 +108,7 @@ def _decision(
         cost=cost,
         same=noise,
         limit=limit,
-        detectable=detectable(spread(same), count, limit) if noise is not None and count >= 2 else None,
+        detectable=detectable(scatter * spread(same), count, limit) if noise is not None and count >= 2 else None,
         word=word,
         more_pairs=more,
     )
@@ -107,20 +126,21 @@ def overall(decisions: Sequence[Decision]) -> Word:
     """One regression is a regression; a pass needs every needed metric to pass."""
     if any(one.word is Word.REGRESSION for one in decisions):
         return Word.REGRESSION
-    needed = _needed(decisions)
-    return Word.PASS if needed and all(one.word is Word.PASS for one in needed) else Word.INCONCLUSIVE
+    wanted = needed(decisions)
+    return Word.PASS if wanted and all(one.word is Word.PASS for one in wanted) else Word.INCONCLUSIVE
 
 
-def _needed(decisions: Sequence[Decision]) -> list[Decision]:
+def needed(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return those that a pass hangs on."""
     return [one for one in decisions if one.metric.needed] or list(decisions)
 
 
 def more_rounds(decisions: Sequence[Decision]) -> int | None:
     """Return about how many rounds (of two pairs) more would decide; None if that cannot be foreseen."""
-    still_open = [one for one in _needed(decisions) if one.word is Word.INCONCLUSIVE]
+    still_open = [one for one in needed(decisions) if one.word is Word.INCONCLUSIVE]
     if not still_open or any(one.more_pairs is None for one in still_open):
         return None
     return max(-(-(one.more_pairs or 0) // 2) for one in still_open)
 
 
-__all__ = ["Decision", "Word", "decide", "decide_groups", "more_rounds", "overall"]
+__all__ = ["Decision", "Word", "decide", "decide_groups", "more_rounds", "needed", "overall"]

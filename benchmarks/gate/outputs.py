@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from benchmarks.gate.decide import Decision, Word
+from benchmarks.gate.decide import Decision, Word, needed
 from benchmarks.gate.report import Commit, Judged
 from benchmarks.tables import markdown as markdown_table
 from benchmarks.tables import plain
@@ -65,12 +65,7 @@ def sentence(judged: Judged) -> str:
         said[0] = (
             f"inconclusive: whether {_named(judged.head)} is slower than {_named(judged.base)} cannot be told yet."
         )
-        if judged.more_rounds is not None:
-            said.append(f"About {judged.more_rounds} more rounds would decide.")
-        elif any(one.cost is None or one.same is None for one in judged.decisions):
-            said.append("Too few undisturbed runs: try again when nothing else uses this machine.")
-        else:
-            said.append("A figure lies too near to its limit for any number of rounds to be foreseen.")
+        said.append(_what_would_decide(judged))
     if judged.word is Word.PASS and (unknown := [one for one in judged.decisions if one.word is Word.INCONCLUSIVE]):
         said.append(f"Left open: {', '.join(one.metric.title for one in unknown)}.")
     worse = [one for one in judged.decisions if one.word is Word.REGRESSION and one.cost]
@@ -80,6 +75,20 @@ def sentence(judged: Judged) -> str:
         if one.cost
     ]
     return " ".join(said)
+
+
+def _what_would_decide(judged: Judged) -> str:
+    short = [one.metric.name for one in needed(judged.decisions) if one.cost is None or one.same is None]
+    rounds = f"{judged.more_rounds} more round{'s' * (judged.more_rounds != 1)}"
+    if not judged.decisions:
+        return "Nothing that was asked for could be measured."
+    if judged.more_rounds is None:
+        return "A figure lies too near to its limit for any number of rounds to be foreseen."
+    if not short:
+        return f"About {rounds} would decide."
+    if "cpu" in short or "instructions" in short or not judged.disturbed:
+        return f"There was no time for as many runs as an interval needs: use a larger --budget, for at least {rounds}."
+    return f"Too few undisturbed runs: try again when nothing else uses this machine, for at least {rounds}."
 
 
 def _named(commit: Commit) -> str:

@@ -61,6 +61,8 @@ class Judged(Struct, frozen=True, kw_only=True):
     decisions: list[Decision]
     word: Word
     more_rounds: int | None
+    disturbed: int
+    """Runs of which only CPU a delivery counts."""
     notes: list[str]
     machine: Machine
 
@@ -70,7 +72,8 @@ def judged(report: Report) -> Judged:
     collected = Collected(runs=report.runs, counts=report.counts, tool=report.tool)
     decisions = judge(collected, report.metrics)
     notes = list(report.notes)
-    if found := disturbed(report.runs):
+    found = disturbed(report.runs)
+    if found:
         notes.append(
             f"of {found} of {len(report.runs)} runs only CPU a delivery counts: other processes took more than "
             f"{OTHERS_MAX:.0%} of a core"
@@ -81,6 +84,7 @@ def judged(report: Report) -> Judged:
         decisions=decisions,
         word=overall(decisions),
         more_rounds=more_rounds(decisions),
+        disturbed=found,
         notes=notes,
         machine=report.machine,
     )
@@ -94,6 +98,8 @@ def compare(base: Report, head: Report) -> Judged:
             f"{head.machine.cpus} cores; fingerprints {base.machine.fingerprint} and {head.machine.fingerprint}): "
             "measure both on one"
         )
+    if base == head:
+        raise ReportError("both are the same measurement: name two")
     if base.seconds != head.seconds:
         raise ReportError(f"their runs took {base.seconds:g} s and {head.seconds:g} s: use the same options for both")
     notes = ["the two were measured at different times: what drifted in between is part of the difference"]
@@ -115,6 +121,7 @@ def compare(base: Report, head: Report) -> Judged:
         decisions=decisions,
         word=overall(decisions),
         more_rounds=more_rounds(decisions),
+        disturbed=disturbed(base.runs) + disturbed(head.runs),
         notes=notes,
         machine=head.machine,
     )
@@ -166,7 +173,7 @@ def load(path: Path) -> Report:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from None
     try:
         head = msgspec.json.decode(data, type=_Head)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path} is no result: {error}") from None
     if head.kind != "relaymark-gate":
         raise ReportError(f"{path} is no result of the gate: `relaymark gate --base REF --json PATH` writes one")
@@ -176,9 +183,13 @@ def load(path: Path) -> Report:
             "measure again, or compare with the relaymark that wrote it"
         )
     try:
-        return msgspec.json.decode(data, type=Report)
-    except msgspec.ValidationError as error:
+        report = msgspec.json.decode(data, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path} is damaged: {error}") from None
+    figures = [figure for run in report.runs for figure in run.figures.values()]
+    if min([*figures, *(count for pair in report.counts for count in pair)], default=1) <= 0:
+        raise ReportError(f"{path} is damaged: a figure is not above 0")
+    return report
 
 
 __all__ = ["SCHEMA_VERSION", "Commit", "Judged", "Report", "ReportError", "compare", "judged", "load", "save", "write"]

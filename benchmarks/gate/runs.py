@@ -99,6 +99,11 @@ def run_pair(
             if whole:
                 with named(tree):
                     others = _loaded(server, cores, seconds, figures)
+            if min(figures.values()) <= 0:
+                raise RunError(
+                    f"the relay of {tree.ref} ({tree.commit[:12]}): it delivered nothing within {seconds:g} s, or this "
+                    "system tells its processor time too coarsely: use more --seconds"
+                )
             made.append(Run(side=side, calibration=calibration, figures=figures, others=others))
     return made[0], made[1]
 

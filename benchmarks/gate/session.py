@@ -21,7 +21,7 @@ from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
 from benchmarks.gate.runs import Run, Side, run_pair
 from benchmarks.gate.trees import Tree
-from benchmarks.processes import Cores
+from benchmarks.processes import Cores, uninterrupted
 
 ROUND: Final[tuple[tuple[Side, Side], ...]] = (("base", "head"), ("head", "base"))
 ROUNDS_MIN: Final = 3
@@ -135,8 +135,10 @@ def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores:
                 first = pool.submit(instructions.count, base, tool.fresh(), cores)
                 second = pool.submit(instructions.count, head, tool.fresh(), swapped)
                 collected.counts.append((first.result(), second.result()))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             say("interrupted; the relays that are being counted end first")
+            with uninterrupted():
+                pool.shutdown()
             raise
         except instructions.ToolError as error:
             say(f"instructions are not counted: {error}")

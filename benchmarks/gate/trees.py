@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+
+from benchmarks.processes import uninterrupted
 
 GIT_S_MAX: Final = 60.0
 _CHANGES_SHOWN: Final = 5
@@ -78,12 +79,13 @@ def checked_out(top: Path, base: str, head: str) -> Iterator[tuple[Tree, Tree]]:
         ]
         try:
             for tree in trees:
-                _git(top, "worktree", "add", "--detach", "--force", str(tree.directory), tree.commit)
+                with uninterrupted():
+                    _git(top, "worktree", "add", "--detach", "--force", str(tree.directory), tree.commit)
                 if not (tree.directory / "relay" / "cli.py").is_file():
                     raise TreeError(f"{tree.ref} holds no relay (relay/cli.py).")
             yield trees[0], trees[1]
         finally:
-            with _uninterrupted():
+            with uninterrupted():
                 for tree in trees:
                     if tree.directory.exists():
                         _remove(top, tree.directory)
@@ -97,20 +99,15 @@ def _remove(top: Path, directory: Path) -> None:
         _git(top, "worktree", "prune")
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Do not let a second Ctrl-C leave a worktree behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _git(directory: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=GIT_S_MAX, check=False
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_S_MAX,
+            check=False,
+            process_group=0,  # Ctrl-C reaches us alone: a worktree is not left half made or half removed
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TreeError(f"git could not be run: {error}") from None

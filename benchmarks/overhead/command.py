@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from benchmarks.gate.report import ReportError, write
 from benchmarks.overhead import end_to_end, operations, ratchets
-from benchmarks.overhead.end_to_end import EndToEndError, Load
+from benchmarks.overhead.end_to_end import EndToEndError, Load, Point
+from benchmarks.overhead.operations import GroupCost, Operation, Setup
 from benchmarks.overhead.report import Overhead, render
 from benchmarks.overhead.schemes import SUITES
+from benchmarks.processes import ended_by_signal
 from loadtests.environment import commit, machine, python_version, versions
 from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
 
@@ -47,9 +49,8 @@ def run(wanted: Wanted) -> int:
             _say(problem)
         return EXIT_CONFIGURATION
     try:
-        overhead = _measure(wanted)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        with ended_by_signal():
+            overhead = _measure(wanted)
     except EndToEndError as error:
         _say(str(error))
         return error.code
@@ -62,7 +63,7 @@ def run(wanted: Wanted) -> int:
     except ReportError as error:
         _say(str(error))
         return EXIT_CONFIGURATION
-    return EXIT_OK
+    return EXIT_INTERRUPTED if overhead.interrupted else EXIT_OK
 
 
 def _problems(wanted: Wanted) -> list[str]:
@@ -81,36 +82,42 @@ def _problems(wanted: Wanted) -> list[str]:
 
 def _measure(wanted: Wanted) -> Overhead:
     started_ns = time.time_ns()
-    found, notes = ratchets.installed()
+    found, missing = ratchets.installed()
     schemes = [*SUITES, *found]
-    one, groups, setups = [], [], []
-    if "operations" in wanted.parts:
-        payloads = operations.PAYLOADS[::2] if wanted.quick else operations.PAYLOADS
-        members = operations.GROUPS[::2] if wanted.quick else operations.GROUPS
-        rounds = 3 if wanted.quick else _TIMING_ROUNDS
-        for scheme in schemes:
-            _say(f"{scheme.title}: operations, groups, joining")
-            one += [operations.operation(scheme, payload, rounds=rounds) for payload in payloads]
-            groups += [operations.group(scheme, count, rounds=rounds) for count in members]
-            setups += [operations.setup(scheme, count) for count in members]
-    else:
-        notes = []
-    load, points = None, []
-    if "end-to-end" in wanted.parts:
-        load = Load(
-            scenario=wanted.scenario,
-            participants=wanted.participants,
-            duration_s=wanted.seconds,
-            rounds=wanted.rounds,
-            seed=wanted.seed,
-        )
-        points = end_to_end.measure(load, _say)
-        invalid = sum(not point.valid for point in points)
-        if invalid:
-            notes.append(
-                f"{invalid} of {len(points)} runs are invalid by the harness's own checks (a disturbed machine, most "
-                "often): trust no small difference here"
+    one: list[Operation] = []
+    groups: list[GroupCost] = []
+    setups: list[Setup] = []
+    points: list[Point] = []
+    load, notes, interrupted = None, [], False
+    try:
+        if "operations" in wanted.parts:
+            notes += missing
+            payloads = operations.PAYLOADS[::2] if wanted.quick else operations.PAYLOADS
+            members = operations.GROUPS[::2] if wanted.quick else operations.GROUPS
+            rounds = 3 if wanted.quick else _TIMING_ROUNDS
+            for scheme in schemes:
+                _say(f"{scheme.title}: operations, groups, joining")
+                one += [operations.operation(scheme, payload, rounds=rounds) for payload in payloads]
+                groups += [operations.group(scheme, count, rounds=rounds) for count in members]
+                setups += [operations.setup(scheme, count) for count in members]
+        if "end-to-end" in wanted.parts:
+            load = Load(
+                scenario=wanted.scenario,
+                participants=wanted.participants,
+                duration_s=wanted.seconds,
+                rounds=wanted.rounds,
+                seed=wanted.seed,
             )
+            end_to_end.measure(load, points, _say)
+    except KeyboardInterrupt:
+        interrupted = True
+        notes.append("Interrupted: this is what was measured until then.")
+    invalid = sum(not point.valid for point in points)
+    if invalid:
+        notes.append(
+            f"{invalid} of {len(points)} runs are invalid by the harness's own checks (a disturbed machine, most "
+            "often): trust no small difference here"
+        )
     return Overhead(
         relaymark=version("relaymark"),
         commit=commit(Path(__file__).parent),
@@ -126,6 +133,7 @@ def _measure(wanted: Wanted) -> Overhead:
         points=points,
         added=end_to_end.added(points),
         notes=notes,
+        interrupted=interrupted,
     )
 
 

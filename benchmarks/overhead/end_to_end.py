@@ -12,12 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from benchmarks.bootstrap import Interval, difference_of_pairs
+from benchmarks.processes import finish
 from loadtests.results import EXIT_INVALID, EXIT_OK, EXIT_TARGET, Result
 
 Suite: TypeAlias = Literal["none", "sender-key"]
@@ -74,9 +76,8 @@ class Added(Struct, frozen=True, kw_only=True):
     cost: Interval | None
 
 
-def measure(load: Load, say: Callable[[str], None]) -> list[Point]:
-    """Run all rounds. Raises EndToEndError."""
-    points = []
+def measure(load: Load, points: list[Point], say: Callable[[str], None]) -> None:
+    """Run all rounds; fill `points`, so that what was measured until an interruption is there. Raises EndToEndError."""
     with tempfile.TemporaryDirectory(prefix="relaymark-overhead-") as directory:
         for number in range(load.rounds):
             for suite, tls in CONFIGURATIONS if number % 2 == 0 else CONFIGURATIONS[::-1]:
@@ -86,7 +87,6 @@ def measure(load: Load, say: Callable[[str], None]) -> list[Point]:
                     f"round {number + 1}: {suite}{' TLS' if tls else ''}: p50 {point.p50_us:.0f} us, "
                     f"p99 {point.p99_us:.0f} us, relay {point.relay_cpu_us:.1f} us a delivery"
                 )
-    return points
 
 
 def _run(load: Load, seed: int, suite: Suite, tls: bool, directory: Path) -> Result:
@@ -95,11 +95,11 @@ def _run(load: Load, seed: int, suite: Suite, tls: bool, directory: Path) -> Res
     command += ["--duration", f"{load.duration_s:g}s", "--seed", str(seed), "--suite", suite, *(["--tls"] * tls)]
     command += ["--json", "--quiet", "--out", str(directory)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=load.duration_s + RUN_S_MAX, check=False)
+        done = finish(command, timeout_s=load.duration_s + RUN_S_MAX)
     except subprocess.TimeoutExpired:
         raise EndToEndError(f"relaymark run did not end within {RUN_S_MAX:.0f} s of its load", EXIT_TARGET) from None
     if done.returncode not in (EXIT_OK, EXIT_INVALID):
-        last = "\n".join(done.stderr.decode(errors="replace").splitlines()[-_LINES:])
+        last = "\n".join(done.stderr.splitlines()[-_LINES:])
         raise EndToEndError(f"relaymark run ended with {done.returncode}: {last}", done.returncode)
     try:
         return msgspec.json.decode(done.stdout, type=Result)
@@ -146,8 +146,8 @@ def added(points: Sequence[Point]) -> list[Added]:
                 Added(
                     what=what,
                     figure=figure,
-                    base=sorted(base for base, _ in pairs)[len(pairs) // 2],
-                    head=sorted(head for _, head in pairs)[len(pairs) // 2],
+                    base=median(base for base, _ in pairs),
+                    head=median(head for _, head in pairs),
                     cost=difference_of_pairs(pairs) if len(pairs) >= 3 else None,
                 )
             )

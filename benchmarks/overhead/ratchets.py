@@ -7,6 +7,7 @@ the Diffie-Hellman ratchet does not turn: what is timed is the symmetric chain, 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -16,8 +17,9 @@ from nacl.utils import random as random_bytes
 from benchmarks.overhead.schemes import Ends, Joining, Scheme, padded
 from loadtests.envelope import STAMP_BYTES
 
+vodozemac: Any
 try:
-    import vodozemac
+    vodozemac = importlib.import_module("vodozemac")
 except ImportError:
     vodozemac = None
 try:

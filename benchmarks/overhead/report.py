@@ -35,6 +35,7 @@ class Overhead(Struct, frozen=True, kw_only=True):
     points: list[Point]
     added: list[Added]
     notes: list[str]
+    interrupted: bool
 
 
 def render(overhead: Overhead, *, as_markdown: bool) -> str:

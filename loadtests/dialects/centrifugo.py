@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
@@ -123,7 +122,7 @@ class Centrifugo:
                     for line in item.split(b"\n"):
                         if line:
                             self._take(_DECODER.decode(line), events)
-                except (msgspec.DecodeError, Base64Error, KeyError) as error:
+                except (msgspec.DecodeError, ValueError, KeyError) as error:
                     events += self._websocket.fail(f"the relay sent what is no answer of the protocol: {error}")
                     break
             elif item == UPGRADED:
@@ -133,7 +132,7 @@ class Centrifugo:
         return events
 
     def _take(self, answer: _Answer, events: list[Event]) -> None:
-        """Append what one object means. Raises KeyError for what was not asked for, binascii.Error."""
+        """Append what one object means. Raises KeyError for what was not asked for, ValueError for wrong base64."""
         if answer.push is not None:
             if answer.push.pub is not None and answer.push.channel in self._streams:
                 stream = self._streams[answer.push.channel]

@@ -31,6 +31,7 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
+from loadtests.dialects.frames import MESSAGE_BYTES_MAX
 from loadtests.dialects.websocket import UPGRADED, WebSocket
 
 _CONNECT: Final = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"
@@ -135,6 +136,9 @@ class Mqtt:
                 if start < 0:
                     events += self._websocket.fail("the relay sent a length of more than four digits")
                     return
+            if length > MESSAGE_BYTES_MAX:
+                events += self._websocket.fail(f"the relay sent a packet of {length} bytes")
+                return
             stop = start + length
             if stop > end:
                 break

@@ -31,6 +31,7 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
+from loadtests.dialects.frames import MESSAGE_BYTES_MAX
 from loadtests.dialects.websocket import UPGRADED, WebSocket
 
 _CONNECT: Final = (
@@ -39,6 +40,8 @@ _CONNECT: Final = (
 _LINE_BYTES_MAX: Final = 65_536
 """INFO of a large cluster is the longest."""
 _HEADS_MAX: Final = 4096
+_DIGITS_MAX: Final = 9
+"""Of a subscription's number and of a length."""
 
 
 class Nats:
@@ -125,9 +128,11 @@ class Nats:
             events += self._websocket.fail("the relay sent a line without an end")
 
     def _head(self, line: bytes) -> tuple[int, int] | None:
-        """Return (stream, bytes) of `MSG subject sid [reply] bytes`, and remember it."""
+        """Return (stream, bytes) of `MSG subject sid [reply] bytes`, and remember it; None if it is none or too large."""
         parts = line.split()
-        if len(parts) < 4 or not (parts[2].isdigit() and parts[-1].isdigit()):
+        if len(parts) < 4 or not all(part.isdigit() and len(part) <= _DIGITS_MAX for part in (parts[2], parts[-1])):
+            return None
+        if int(parts[-1]) > MESSAGE_BYTES_MAX:
             return None
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()

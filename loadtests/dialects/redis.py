@@ -108,7 +108,7 @@ class Redis:
                     if start > 1:
                         stop = start + int(data[position + _LENGTH_AT : start - 2])
                         stream = streams.get(data[position + _TOPIC_AT : position + _TOPIC_AT + 16])
-                        if stop + 2 <= end and stream is not None:
+                        if start <= stop <= end - 2 and stream is not None:
                             events.append((stream, None, None, data[start:stop]))
                             position = stop + 2
                             continue
@@ -117,17 +117,20 @@ class Redis:
                     break
                 self._take(found[0], data[position : position + 1], events)
                 position = found[1]
-        except (_Malformed, ValueError, KeyError, IndexError) as error:
+        except (_Malformed, ValueError, LookupError, RecursionError) as error:
             self._over = True
             events.append(Failed(f"the relay does not speak RESP3: {error}"))
         self._rest = data[position:]
         return events
 
     def _take(self, value: Any, form: bytes, events: list[Event]) -> None:
-        """Append what one answer or push means. Raises _Malformed, KeyError, IndexError for what was not asked for."""
+        """Append what one answer or push means. Raises _Malformed, ValueError, LookupError for what was not asked for."""
         if form == b">":
             if value[0] == b"message":
-                events.append((self._streams[value[1]], None, None, value[2]))
+                _, topic, sealed = value
+                if not (isinstance(topic, bytes) and isinstance(sealed, bytes)):
+                    raise _Malformed(f"a message of {sealed!r:.80} to {topic!r:.80}")
+                events.append((self._streams[topic], None, None, sealed))
                 return
             if value[0] not in (b"subscribe", b"unsubscribe"):
                 raise _Malformed(f"push {value[0]!r}")
@@ -158,7 +161,10 @@ def _refused(asked: Event | None) -> Refused:
 
 
 def _value(data: bytes, position: int) -> tuple[Any, int] | None:
-    """Return the value at `position` and where it ends; None if it is cut short. Raises _Malformed, ValueError."""
+    """Return the value at `position` and where it ends; None if it is cut short.
+
+    Raises _Malformed, ValueError, RecursionError.
+    """
     stop = data.find(b"\r\n", position)
     if stop < 0:
         if len(data) - position > _BYTES_MAX:

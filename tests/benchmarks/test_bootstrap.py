@@ -63,6 +63,16 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(count: int) -> N
     assert held >= 88  # 95 are promised, of many more sessions
 
 
+@pytest.mark.parametrize("count", [4, 6, 12])
+def test_the_interval_of_groups_holds_the_truth_as_often(count: int) -> None:
+    held = 0
+    for seed in range(100):
+        pairs = noisy(seed, count, 1.1, 0.03)
+        one = of_groups([base for base, _ in pairs], [head for _, head in pairs])
+        held += one.low <= 1.1 <= one.high
+    assert held >= 90
+
+
 def test_a_planted_tenth_is_told_from_nothing() -> None:
     assert all(of_pairs(noisy(seed, 6, 1.1, 0.01)).low > 1.05 for seed in range(30))
     assert not any(of_pairs(noisy(seed, 6, 1.0, 0.01)).low > 1.05 for seed in range(30))
@@ -94,9 +104,9 @@ def test_figures_that_have_no_ratio_are_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         of_pairs([(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)])
     with pytest.raises(ValueError, match="above 0"):
-        of_groups([1.0, 1.0, 1.0], [1.0, 0.0, 1.0])
-    with pytest.raises(ValueError, match="2 runs"):
-        of_groups([1.0, 1.0], [1.0, 1.0, 1.0])
+        of_groups([1.0] * 4, [1.0, 0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="3 runs"):
+        of_groups([1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])
 
 
 def test_more_pairs_and_less_noise_detect_less() -> None:

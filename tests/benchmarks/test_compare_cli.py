@@ -123,12 +123,12 @@ def test_every_target_promises_in_the_same_columns_and_can_be_had() -> None:
     assert version_of(targets["reference"])
 
 
-def test_plain_and_markdown_say_the_same() -> None:
+def comparison_of(*names: str) -> report.Comparison:
     measured = session.Measured(probes={}, turns=[], failures={})
-    chosen = {name: all_targets()[name] for name in ("reference", "reference@uvloop")}
+    chosen = {name: all_targets()[name] for name in names}
     plan = session.plan(quick=True, rounds=3, seed=1)
     pretend(measured, list(chosen.values()), plan, Cores(server=0, load=0), Path(), print)
-    comparison = report.Comparison(
+    return report.Comparison(
         targets=chosen,
         versions={},
         left_out={},
@@ -139,9 +139,23 @@ def test_plain_and_markdown_say_the_same() -> None:
         command=("relaymark",),
         interrupted=False,
     )
+
+
+def test_plain_and_markdown_say_the_same() -> None:
+    comparison = comparison_of("reference", "reference@uvloop")
     assert "ONE CORE ONLY" in report.text(comparison, plain)
     cells = [cell for line in report.saturation_lines(comparison) for cell in line]
     assert all(cell in report.text(comparison, markdown) for cell in cells)
+
+
+def test_latencies_of_a_load_that_had_no_time_are_marked() -> None:
+    comparison = comparison_of("reference")
+    assert report.pace_lines(comparison)[1][-1] == ""
+    first, *others = comparison.measured.turns
+    busy = msgspec.structs.replace(first, pace=msgspec.structs.replace(first.pace, load_cpu=0.95, acknowledged=0))
+    comparison.measured.turns[:] = [busy, *others]
+    note = report.pace_lines(comparison)[1][-1]
+    assert note == "INVALID in 1 of 3 turns: generator-cpu; 1 publishes got no answer"
 
 
 @pytest.mark.process

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.compare import links, pace, saturate
 from benchmarks.compare.workload import keyring
 from benchmarks.processes import choose_cores
-from loadtests.dialects.base import Attach, Dialect
+from loadtests.dialects.base import Attach, Dialect, Event
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.reference import Reference
 from relay.capability import Right
@@ -80,6 +80,17 @@ def test_the_ledger_tells_what_the_relay_lost_and_repeated() -> None:
     measured = paced(lambda number: {20: 0, 60: 2}.get(number, 1))
     (kind,) = measured.totals.kinds.values()
     assert (kind.expected, kind.delivered, kind.lost, kind.duplicated) == (200, 199, 1, 1)
+
+
+def test_an_acknowledgement_of_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Raw._answer
+
+    def twice(dialect: Raw, stream: int, item: bytes, events: list[Event]) -> bool:
+        return answer(dialect, stream, item, events) and (item[:1] != b"A" or answer(dialect, stream, item, events))
+
+    monkeypatch.setattr(Raw, "_answer", twice)
+    with pytest.raises(links.LoadError, match="which was not under way"):
+        paced()
 
 
 def test_a_server_that_speaks_something_else_is_an_error() -> None:

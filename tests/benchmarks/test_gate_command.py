@@ -61,7 +61,10 @@ def test_all_files_are_written(measured: Callable[[float], None], tmp_path: Path
     assert all(path.stat().st_size > 100 for path in files)
     stored = load(files[0])
     assert (stored.base.ref, stored.head.ref, stored.metrics) == ("HEAD~1", "HEAD", NAMES)
-    assert cli.gate(results=(files[0], files[0])) == 0
+    other = tmp_path / "other.json"
+    save(other, replace(load(files[0]), runs=report(seed=2).runs))
+    assert cli.gate(results=(files[0], other)) == 0
+    assert cli.gate(results=(files[0], files[0])) == 104
 
 
 def test_ctrl_c_and_a_relay_that_does_not_start(
@@ -107,6 +110,15 @@ def test_a_dirty_checkout_is_measured_on_demand_and_another_head_always(
     assert cli.gate(base="HEAD~1", allow_dirty=True) == 0
     assert cli.gate(base="HEAD~1", head="main") == 0
     assert (top / "relay" / "cli.py").read_text() == "changed"
+
+
+def test_instructions_alone_need_what_counts_them(
+    measured: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(1.0)
+    monkeypatch.setattr(instructions, "find", lambda: None)
+    assert cli.gate(base="HEAD~1", metrics=["instructions"]) == 104
+    assert "install valgrind" in capsys.readouterr().err
 
 
 def test_outside_of_a_checkout(

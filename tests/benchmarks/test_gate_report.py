@@ -67,6 +67,10 @@ def test_a_result_comes_back_as_it_was_stored(tmp_path: Path) -> None:
         (b'{"schema_version": 1, "scenario": "room"}', "no result of the gate"),
         (b'{"kind": "relaymark-gate", "schema_version": 99}', "version 99 of the schema, this relaymark reads 1"),
         (b'{"kind": "relaymark-gate", "schema_version": 1}', "is damaged"),
+        (b'{"kind": "relaymark-gate\xff", "schema_version": 1}', "is no result"),
+        (b'{"kind": "relaymark-gate", "schema_version": 1, "relaymark": "\xff"}', "is damaged"),
+        (msgspec.json.encode(report()).replace(b'"p50":', b'"p50":-'), "a figure is not above 0"),
+        (msgspec.json.encode(report())[:-500], "is no result"),
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -118,6 +122,11 @@ def test_runs_of_different_lengths_are_refused() -> None:
         compare(report(), replace(report(), seconds=1.5))
 
 
+def test_a_result_is_not_compared_with_itself() -> None:
+    with pytest.raises(ReportError, match="the same measurement"):
+        compare(report(), report())
+
+
 def test_results_that_share_no_figure_are_refused() -> None:
     with pytest.raises(ReportError, match="share no figure"):
         compare(replace(report(), metrics=("cpu",)), replace(report(), metrics=("p50",)))
@@ -141,6 +150,18 @@ def test_an_open_verdict_says_how_many_rounds_more() -> None:
     text = outputs.sentence(judged(replace(report(slower=1.048), metrics=("cpu",))))
     assert text.startswith("inconclusive: whether HEAD")
     assert "more rounds would decide" in text or "too near to its limit" in text
+
+
+def test_an_open_verdict_says_what_was_missing() -> None:
+    no_round = replace(report(), runs=report().runs[:6], counts=[])
+    assert "use a larger --budget, for at least 3 more rounds." in outputs.sentence(judged(no_round))
+    # Throughput is short of calm runs here, but it is the processor time that is open.
+    open_ = replace(report(slower=1.048, others=0.3), metrics=("cpu", "throughput"))
+    assert "undisturbed" not in outputs.sentence(judged(open_))
+    assert "use a larger --budget" in outputs.sentence(judged(replace(no_round, metrics=("throughput",))))
+    nothing = judged(replace(no_round, metrics=("instructions",)))
+    assert nothing.word is Word.INCONCLUSIVE
+    assert "Nothing that was asked for could be measured." in outputs.text(nothing)
 
 
 def test_markdown_is_one_table_with_a_line_a_metric() -> None:

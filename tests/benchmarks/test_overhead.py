@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,11 +140,12 @@ def test_rounds_alternate_and_share_a_seed(monkeypatch: pytest.MonkeyPatch) -> N
 
     def run(command: list[str], **_: object) -> SimpleNamespace:
         commands.append(command)
-        return SimpleNamespace(returncode=0, stdout=msgspec.json.encode(result(500_000)), stderr=b"")
+        return SimpleNamespace(returncode=0, stdout=msgspec.json.encode(result(500_000)).decode(), stderr="")
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(end_to_end, "finish", run)
     load = Load(scenario="private-chat", participants=10, duration_s=2.0, rounds=2, seed=7)
-    points = end_to_end.measure(load, lambda _: None)
+    points: list[Point] = []
+    end_to_end.measure(load, points, lambda _: None)
     order = [(one.round, one.suite, one.tls) for one in points]
     assert order[:4] == [(0, suite, tls) for suite, tls in end_to_end.CONFIGURATIONS]
     assert order[4:] == [(1, suite, tls) for suite, tls in end_to_end.CONFIGURATIONS[::-1]]
@@ -158,22 +158,22 @@ def test_rounds_alternate_and_share_a_seed(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("code", "stdout", "said"),
     [
-        (122, b"", "ended with 122: it did not start"),
-        (0, b"{", "printed no result"),
-        (0, msgspec.json.encode(result(1, invalid=True)), "delivered no message"),
+        (122, "", "ended with 122: it did not start"),
+        (0, "{", "printed no result"),
+        (0, msgspec.json.encode(result(1, invalid=True)).decode(), "delivered no message"),
     ],
 )
-def test_a_run_that_fails_is_said(monkeypatch: pytest.MonkeyPatch, code: int, stdout: bytes, said: str) -> None:
-    done = SimpleNamespace(returncode=code, stdout=stdout, stderr=b"it did not start")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+def test_a_run_that_fails_is_said(monkeypatch: pytest.MonkeyPatch, code: int, stdout: str, said: str) -> None:
+    done = SimpleNamespace(returncode=code, stdout=stdout, stderr="it did not start")
+    monkeypatch.setattr(end_to_end, "finish", lambda *_, **__: done)
     load = Load(scenario="private-chat", participants=10, duration_s=2.0, rounds=1, seed=1)
     with pytest.raises(end_to_end.EndToEndError, match=said):
-        end_to_end.measure(load, lambda _: None)
+        end_to_end.measure(load, [], lambda _: None)
 
 
 def test_tables_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def measure(load: Load, say: object) -> list[Point]:
-        return [
+    def measure(load: Load, points: list[Point], say: object) -> None:
+        points += [
             point(number, suite, tls, 100.0 + 50 * tls + 5 * (suite != "none"))
             for number in range(load.rounds)
             for suite, tls in end_to_end.CONFIGURATIONS
@@ -188,6 +188,21 @@ def test_tables_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     assert files[1].read_text().count("| encryption |") == 3
     stored = json.loads(files[0].read_text())
     assert (stored["kind"], stored["schema_version"], len(stored["points"])) == ("relaymark-overhead", 1, 12)
+
+
+def test_an_interrupted_call_reports_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(load: Load, points: list[Point], say: object) -> None:
+        points += [point(0, "none", False, 100.0), point(0, "sender-key", False, 104.0)]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(end_to_end, "measure", measure)
+    assert cli.overhead(parts=["end-to-end"], quick=True, json=tmp_path / "overhead.json") == 105
+    text = capsys.readouterr().out
+    assert "+4.0 us" in text
+    assert "Interrupted: this is what was measured until then." in text
+    assert json.loads((tmp_path / "overhead.json").read_text())["interrupted"] is True
 
 
 def test_options_that_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

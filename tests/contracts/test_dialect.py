@@ -222,6 +222,32 @@ def test_no_message_makes_it_raise(name: str, message: bytes, cut: int) -> None:
     assert ends in ([], [len(events) - 1])
 
 
+TOPIC = attach_to(RECEIVE).topic.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nats", b"MSG %b 1 %b\r\n" % (TOPIC, b"9" * 5000)),
+        ("nats", b"MSG %b 1 999999999\r\n" % TOPIC),
+        ("mqtt", b"\x30\xff\xff\xff\x7f"),
+        ("redis", b"*1\r\n" * 2000),
+        ("redis", b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n$-60\r\n" % TOPIC),
+        ("redis", b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n:5\r\n" % TOPIC),
+        ("redis", b">3\r\n$7\r\nmessage\r\n*0\r\n$1\r\nx\r\n"),
+        ("centrifugo", b'{"push":{"channel":"\xff"}}'),
+        ("centrifugo", '{"push":{"channel":"%s","pub":{"data":"é"}}}'.encode() % TOPIC),
+    ],
+)
+def test_the_words_of_a_protocol_in_a_wrong_form_fail(name: str, message: bytes) -> None:
+    conversation = Conversation(name, RECEIVE).joined()
+    relay = conversation.relay
+    if isinstance(relay, OverWebSocket):
+        relay.say(message)
+        message = b"".join(relay.websocket.data_to_send())
+    assert [type(event) for event in conversation.dialect.receive(message) if type(event) is not Reply] == [Failed]
+
+
 @pytest.mark.parametrize("name", OVER_WEBSOCKET)
 def test_pings_are_answered_and_a_close_ends_it(name: str) -> None:
     conversation = Conversation(name, RECEIVE).joined()
