@@ -1,6 +1,7 @@
 """`relaymark compare`: options to a plan, the measuring, and what is written.
 
-Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 122 a target did not start, or none is installed.
+Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 120 the latencies of a target are invalid, 122 a target
+did not start, or none is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from benchmarks.compare.report import Comparison, content, text, write_results
+from benchmarks.compare.report import Comparison, content, invalid, text, write_results
 from benchmarks.compare.session import ROUNDS_MIN, Measured, measure, plan
 from benchmarks.compare.targets import all_targets, version_of
 from benchmarks.gate.priority import preferred
@@ -25,6 +26,7 @@ from loadtests.report.html import render
 from loadtests.results import (
     EXIT_CONFIGURATION,
     EXIT_INTERRUPTED,
+    EXIT_INVALID,
     EXIT_OK,
     EXIT_TARGET,
     ResultsError,
@@ -125,7 +127,9 @@ def compare(
     _say(f"results: {directory}")
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_TARGET if measured.failures else EXIT_OK
+    if measured.failures:
+        return EXIT_TARGET
+    return EXIT_INVALID if invalid(comparison) else EXIT_OK
 
 
 def _as_markdown(comparison: Comparison) -> bytes:

@@ -85,6 +85,11 @@ def text(comparison: Comparison, table: TableWriter) -> str:
         parts += ["What each promises for it", table(promise_lines(comparison)), CHECKED]
     parts += [f"{name} is left out: {why}" for name, why in comparison.left_out.items()]
     parts += [f"FAILED {why}" for why in measured.failures.values()]
+    if doubtful := invalid(comparison):
+        parts.append(
+            f"INVALID: do not use the latencies of {', '.join(doubtful)}; most turns were not as asked for. Free the"
+            " machine of other work."
+        )
     if comparison.interrupted:
         parts.append("Interrupted: these are the turns until then.")
     return "\n\n".join(parts)
@@ -201,6 +206,12 @@ def _pace_note(turns: Sequence[Turn]) -> str:
     if unanswered:
         notes.append(f"{unanswered} publishes got no answer")
     return "; ".join(notes)
+
+
+def invalid(comparison: Comparison) -> list[str]:
+    """Return the targets most of whose turns at the fixed load were invalid: their latencies show the load's faults."""
+    counting = {name: turns_of(comparison.measured.turns, name) for name in comparison.names}
+    return [name for name, turns in counting.items() if median(bool(check(_facts(turn))) for turn in turns)]
 
 
 def ratio_lines(comparison: Comparison) -> Lines:
@@ -387,4 +398,4 @@ def write_results(comparison: Comparison, directory: Path) -> list[Result]:
     return results
 
 
-__all__ = ["Comparison", "content", "ledger_of", "result_of", "text", "write_results"]
+__all__ = ["Comparison", "content", "invalid", "ledger_of", "result_of", "text", "write_results"]

@@ -19,7 +19,7 @@ from benchmarks.compare.targets import Target, all_targets, version_of
 from benchmarks.processes import Cores
 from benchmarks.tables import markdown, plain
 from loadtests.report.comparison import group, verdicts
-from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK, EXIT_TARGET, load
+from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET, load
 from tests.benchmarks.test_compare_ranking import turn
 
 
@@ -156,6 +156,25 @@ def test_latencies_of_a_load_that_had_no_time_are_marked() -> None:
     comparison.measured.turns[:] = [busy, *others]
     note = report.pace_lines(comparison)[1][-1]
     assert note == "INVALID in 1 of 3 turns: generator-cpu; 1 publishes got no answer"
+    assert report.invalid(comparison) == []
+
+
+def _busy(turn: session.Turn) -> session.Turn:
+    return msgspec.structs.replace(turn, pace=msgspec.structs.replace(turn.pace, load_cpu=0.95))
+
+
+def test_latencies_that_are_mostly_the_load_s_own_have_a_code_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def overloaded(measured: session.Measured, *arguments: object) -> None:
+        pretend(measured, *arguments)  # type: ignore[arg-type]
+        measured.turns[:] = [_busy(turn) if turn.round else turn for turn in measured.turns]
+
+    monkeypatch.setattr(cli, "measure", overloaded)
+    assert cli.compare("reference", rounds=3, out=tmp_path) == EXIT_INVALID
+    told = capsys.readouterr().out
+    assert "INVALID in 2 of 3 turns: generator-cpu" in told
+    assert "INVALID: do not use the latencies of reference;" in told
 
 
 @pytest.mark.process
