@@ -211,7 +211,7 @@ def _pace_note(turns: Sequence[Turn]) -> str:
 def invalid(comparison: Comparison) -> list[str]:
     """Return the targets most of whose turns at the fixed load were invalid: their latencies show the load's faults."""
     counting = {name: turns_of(comparison.measured.turns, name) for name in comparison.names}
-    return [name for name, turns in counting.items() if median(bool(check(_facts(turn))) for turn in turns)]
+    return [name for name, turns in counting.items() if median(bool(check(_facts(turn))) for turn in turns) > 0.5]
 
 
 def ratio_lines(comparison: Comparison) -> Lines:
