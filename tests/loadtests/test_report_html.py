@@ -12,11 +12,14 @@ import pytest
 from sample_results import KINDS, MACHINE, SECOND_NS, STARTED_NS, result
 
 from loadtests.recorder import METRICS, Histogram, Recorder, series_name
-from loadtests.report.html import BYTES_MAX, render
+from loadtests.report.html import BYTES_MAX, _ranges, render
+from loadtests.report.ranges import Range
 from loadtests.report.tables import TITLES
 from loadtests.results import (
     Attempts,
     Event,
+    Kind,
+    Ledger,
     Machine,
     Outcome,
     Rates,
@@ -291,3 +294,41 @@ def test_rounds_of_a_configuration_share_a_colour() -> None:
 
 def test_joins_that_never_all_succeeded_have_no_time() -> None:
     assert "<td>\u2013</td>" in render([result(joins=Attempts(tried=9, failed=9))])
+
+
+def headline(*runs: Result) -> str:
+    found = re.search(r'class="verdict (\w+)">.*?<h2>(.*?)</h2>', render(runs))
+    assert found
+    return f"{found[1]}: {found[2]}"
+
+
+def timed(name: str, scale: float, **changes: Any) -> list[Result]:
+    """Two rounds of a target that take `scale` times as long."""
+    runs = []
+    for round_ in range(2):
+        histogram = Histogram()
+        histogram.record_many(np.full(100, int(1e6 * scale * (1 + round_ / 1_000))))
+        series = {series_name("deliver", kind="message", basis="intended"): histogram}
+        runs.append(result(target=Target(name=name), series=summaries(series), relay=None, **changes))
+    return runs
+
+
+def test_the_headline_of_several_says_no_more_than_was_shown() -> None:
+    lossy = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=6, lost=3))}
+    a, b, slow = timed("a", 1), timed("b", 0.5), timed("slow", 3)
+    assert headline(*a, *b) == "good: b is better"
+    assert headline(*b, *a) == "good: b is better"
+    assert headline(*a, *timed("a2", 1)) == "warn: No difference shown"
+    assert headline(*a, *b, *slow) == "warn: Differences from a are shown"
+    assert headline(*a, *timed("b", 0.5, findings=[Finding("ledger", "Open.")])) == "bad: No verdict"
+    assert headline(*a) == "good: One configuration"
+    assert headline(*a, *timed("a", 1, interrupted=True)) == "warn: One configuration"
+    assert headline(*timed("a", 1, kinds=lossy), *timed("b", 0.5, kinds=lossy)) == "bad: b is better, but at fault"
+
+
+@pytest.mark.parametrize(("low_ns", "high_ns"), [(2.5e6, 2.6e7), (1e3, 9e3), (1e3, 1e10)])
+def test_an_axis_has_ticks_enough_to_be_read(low_ns: float, high_ns: float) -> None:
+    rows = [Range(label="x", points=(("p50", low_ns), ("max", high_ns)))]
+    labels = re.findall(r'left:([\d.]+)%">[^<]', _ranges("x", rows, ""))
+    assert 3 <= len(labels) <= 8
+    assert all(0 <= float(label) <= 100 for label in labels)
