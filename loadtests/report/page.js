@@ -174,13 +174,13 @@
       const options = {
         width: this.place.clientWidth || 600, height: this.place.clientHeight || 280, legend: { show: false }, bands,
         cursor: { points: { size: 7 }, drag: { x: false, y: false }, y: false },
-        padding: [12, 14, 0, 0],
+        padding: [12, 24, 0, 0],  // half of the last label of x
         scales: {
           x: percentile ? { time: false, distr: 3, log: 10, range: (plot, low, high) => [1, Math.max(high, 10)] } : { time: false },
           y: chart.log ? { distr: 3, log: 10, range: logarithmic } : { range: linear },
         },
         axes: [
-          { ...axis, size: 34, ...(percentile
+          { ...axis, size: 38, gap: 9, ...(percentile
             ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map(shows.percentile) }
             : { values: (plot, ticks) => ticks.map(shows.second), space: 60 }) },
           { ...axis, size: 66, ...(chart.log ? { splits: (plot, index, low, high) => logTicks(low, high), filter: (plot, ticks) => ticks } : { space: 34, ...(chart.y === "bytes" ? { incrs: binary } : {}) }),
