@@ -440,7 +440,8 @@ def load(path: Path) -> Result:
             summary.to_histogram()
         if result.calibration:
             result.calibration.to_histogram()
-        for columns in (result.rates, *result.history.values(), *result.usage):
+        tables: list[Rates | Track | Usage] = [result.rates, *result.history.values(), *result.usage]
+        for columns in tables:
             _check_columns(columns)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ResultsError(f"{file} is damaged: {error}") from None
