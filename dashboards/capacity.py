@@ -67,7 +67,9 @@ AT_A_GLANCE: Final = (
             bad="Below 30 %: a flash crowd will fill it.",
         ),
         unit=SHARE,
-        query=Query(f"clamp_min(1 - max(run:relay_cpu_seconds:rate15s{{{RUN}}}), 0)", "left"),
+        query=Query(
+            f'clamp_min(1 - max(rate(process_cpu_seconds_total{{{RUN},job="relay"}}[$__rate_interval])), 0)', "left"
+        ),
         width=6,
         steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
     ),

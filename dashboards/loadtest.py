@@ -48,11 +48,12 @@ AT_A_GLANCE: Final = (
         about=About(
             title="Load",
             shows="Whether load is offered now.",
-            bad="No, while a run should be under way: it ended, or its workers did.",
+            bad="No, or no data, while a run should be under way: it ended, or its workers did.",
         ),
         unit="bool_yes_no",
         query=Query(f"max(loadtest_running{{{RUN}}})", "running"),
         steps=((None, "text"), (1, "green")),
+        now=True,
     ),
     Figure(
         about=About(
@@ -273,11 +274,11 @@ GENERATOR: Final = (
         about=About(
             title="Busiest worker",
             shows="Share of one core that the busiest worker process used.",
-            bad="Above the line at 80 %: the run is INVALID when it stays there. Add workers.",
+            bad="Above the line at 90 %: the run is INVALID when it stays there. Add workers.",
         ),
         unit=SHARE,
         queries=(Query(f"max(loadtest_worker_cpu_ratio{{{RUN}}})", "processor"),),
-        limit=0.8,
+        limit=0.9,
     ),
     Lines(
         about=About(
