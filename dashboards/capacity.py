@@ -8,7 +8,8 @@ from dashboards.panels import BYTES, COUNT, PER_SECOND, RUN, SECONDS, SHARE, Abo
 
 UID: Final = "relaymark-capacity"
 TITLE: Final = "Capacity"
-VARIABLES_FROM: Final = "relay_ready"
+VARIABLES_FROM: Final = "loadtest_running"
+"""Runs against other relays have latencies to show, too."""
 DESCRIPTION: Final = (
     "How much one relay carries, and what a delivery and a connection cost. Select several runs with rising load to see "
     "where latency leaves the floor: that is the knee, and a relay is planned to stay below it."

@@ -87,12 +87,12 @@ AT_A_GLANCE: Final = (
     Figure(
         about=About(
             title="Lost",
-            shows="Durable records that a recipient was owed and did not get; known when the run has been settled.",
+            shows="Durable records that a recipient was owed and did not get; 0 until the run has been settled.",
             bad="Anything but 0.",
         ),
         unit=COUNT,
         query=Query(f"sum({_outcome('lost')})", "lost"),
-        steps=((None, "green"), (1, "red")),
+        steps=((None, "text"), (1, "red")),
     ),
     Figure(
         about=About(
@@ -220,7 +220,7 @@ LEDGER: Final = (
     Lines(
         about=About(
             title="What went wrong",
-            shows="Records lost, duplicated, reordered or late, summed over recipients. lost is known at the end of a run.",
+            shows="Records lost, duplicated, reordered or late, summed over recipients; 0 until the run has been settled.",
             bad="Anything but 0; reordered and late may follow an injected fault.",
         ),
         unit=COUNT,
@@ -229,7 +229,7 @@ LEDGER: Final = (
     Lines(
         about=About(
             title="Owed and delivered",
-            shows="Records that recipients are owed, and those they got. What is owed is known at the end of a run.",
+            shows="Records that recipients are owed, and those they got; 0 until the run has been settled.",
             bad="delivered below expected at the end: the difference is lost.",
         ),
         unit=COUNT,
