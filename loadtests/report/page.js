@@ -97,7 +97,7 @@
             key.style.background = paint;
             key.style.opacity = line.alpha;
           } else {
-            key.className = line.dash ? "dash" : "";
+            key.className = ["", "dash", "dots"][line.dash];
             key.style.borderTopColor = paint;
           }
           const value = document.createElement("b");
@@ -164,7 +164,7 @@
           bands.push({ series: [index + 1, line.fill_to + 1], fill: colour(line.colour, line.alpha) });
         }
         return {
-          label: line.label, stroke: colour(line.colour, line.fill_to === null ? line.alpha : 1), width: line.width, dash: line.dash ? [7, 4] : undefined,
+          label: line.label, stroke: colour(line.colour, line.fill_to === null ? line.alpha : 1), width: line.width, dash: [undefined, [7, 4], [2, 3]][line.dash],
           points: { show: this.data[0].length < 4 }, show: !this.off.has(line.label), spanGaps: false,
         };
       });
@@ -204,6 +204,7 @@
       ctx.strokeStyle = ctx.fillStyle = theme("--soft");
       ctx.lineWidth = devicePixelRatio;
       ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+      ctx.textAlign = "left"; // the axes left it at the right
       if (bound) {
         const y = plot.valToPos(bound, "y", true);
         ctx.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
@@ -224,6 +225,12 @@
         const width = ctx.measureText(text).width + 8 * devicePixelRatio;
         const left = Math.max(bbox.left, Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width));
         if (left >= free) {
+          ctx.save();
+          ctx.setLineDash([]);
+          ctx.strokeStyle = theme("--card");
+          ctx.lineWidth = 4 * devicePixelRatio;
+          ctx.strokeText(text, left, bbox.top + 11 * devicePixelRatio);
+          ctx.restore();
           ctx.fillText(text, left, bbox.top + 11 * devicePixelRatio);
           free = left + width;
         }

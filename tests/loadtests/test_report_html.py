@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -332,3 +334,46 @@ def test_an_axis_has_ticks_enough_to_be_read(low_ns: float, high_ns: float) -> N
     labels = re.findall(r'left:([\d.]+)%">[^<]', _ranges("x", rows, ""))
     assert 3 <= len(labels) <= 8
     assert all(0 <= float(label) <= 100 for label in labels)
+
+
+# Of linear RGB to what people with a colour vision deficiency see. Source: Machado, Oliveira and Fernandes, A physiologically
+# based model for simulation of color vision deficiency (2009), severity 1.0.
+SEEN = {
+    "all": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "no red": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "no green": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "no blue": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+}
+TO_XYZ = np.array(((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)))
+WHITE = np.array((0.9505, 1, 1.089))
+
+
+def linear(colour: str) -> Any:
+    share = np.array([int(colour[index : index + 2], 16) for index in (0, 2, 4)]) / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: Any) -> Any:
+    """CIE L*a*b*, in which distances are about as large as they look."""
+    relative = TO_XYZ @ np.clip(rgb, 0, 1) / WHITE
+    x, y, z = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
+    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("seen", SEEN)
+def test_lines_of_one_style_can_be_told_apart_by_everybody(scheme: str, seen: str) -> None:
+    style = files("loadtests.report").joinpath("page.css").read_text()
+    palettes = re.findall(r"(?:--s\d: #\w{6};\s*){8}", style)
+    palette = dict(zip(("light", "dark", "print"), palettes, strict=True))[scheme]
+    colours = re.findall(r"#(\w{6})", palette)
+    for group in (colours[:4], colours[4:]):
+        for one, other in combinations(group, 2):
+            first, second = (lab(np.array(SEEN[seen]) @ linear(colour)) for colour in (one, other))
+            assert np.linalg.norm(first - second) > 10, (one, other)
+
+
+def test_sixteen_lines_look_different() -> None:
+    runs = [result(target=Target(name=f"t{index}")) for index in range(16)]
+    lines = next(chart for chart in charts(render(runs)) if chart["id"] == "chart-percentiles")["lines"]
+    assert len({(line["colour"], line["dash"]) for line in lines}) == 16

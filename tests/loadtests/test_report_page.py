@@ -120,6 +120,27 @@ def test_a_line_can_be_switched_off_and_a_kind_chosen(page: Page, tmp_path: Path
     page.until(f"{pixels} !== {without!r}")
 
 
+def test_the_text_of_an_event_stands_beside_its_line_and_within_the_chart(page: Page, tmp_path: Path) -> None:
+    script = page.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="""window.texts = []; const draw = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+          const left = this.textAlign === "right" ? x - this.measureText(text).width : x;
+          window.texts.push([text, left, left + this.measureText(text).width, this.canvas.width]);
+          return draw.call(this, text, x, y); };""",
+    )
+    try:
+        page.size(390, 800, mobile=True)
+        show(
+            page, tmp_path, result(events=[Event(at_ns=at_ns, text="a cut") for at_ns in (100_000_000, 1_900_000_000)])
+        )
+        places = [(left, right, width) for text, left, right, width in page.evaluate("texts") if text == "a cut"]
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+    assert len(places) >= 6, "two in each chart over time"
+    assert all(left > 60 and right < width for left, right, width in places), places
+
+
 def test_it_prints(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, result())
     document = page.pdf()
