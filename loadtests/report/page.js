@@ -13,12 +13,14 @@
     while (index < units.length - 1 && Math.abs(value) >= units[index][0]) value /= units[index++][0];
     return `${digits(value)} ${units[index][1]}`;
   };
+  const parts = (value, of) => `${Math.floor(value / of)}:${String(Math.floor(value % of)).padStart(2, "0")}`;
   const shows = {
     us: (value) => (value < 1 ? scaled(value * 1000, [[1000, "ns"]]) : scaled(value, [[1000, "µs"], [1000, "ms"], [Infinity, "s"]])),
     count: (value) => (Math.abs(value) < 10 ? digits(value) : Math.round(value).toLocaleString("en").replaceAll(",", "\u202f")),
     share: (value) => `${digits(value * 100)}%`,
     bytes: (value) => scaled(value, [[1024, "B"], [1024, "KiB"], [1024, "MiB"], [Infinity, "GiB"]]),
-    second: (value) => (value < 600 ? `${digits(value)} s` : `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`),
+    // The whole axis has one unit, which its end decides.
+    second: (value, end) => (end < 600 ? `${digits(value)} s` : end < 36000 ? `${parts(value, 60)} min` : `${parts(value / 60, 60)} h`),
     percentile: (value) => {
       const percent = 100 * (1 - 1 / value);
       const places = Math.max(0, Math.ceil(Math.log10(value) - 2 + 1e-9));
@@ -51,6 +53,7 @@
     return ticks;
   };
 
+  const spans = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
   const binary = Array.from({ length: 40 }, (_, power) => 2 ** power);
 
   class Drawing {
@@ -145,7 +148,7 @@
     showValues(plot) {
       const index = plot.cursor.idx;
       const { chart } = this;
-      this.at.textContent = index == null ? "" : shows[chart.x](this.data[0][index]);
+      this.at.textContent = index == null ? "" : shows[chart.x](this.data[0][index], plot.scales.x.max);
       this.values.forEach((element, line) => {
         const value = index == null ? null : this.data[line + 1][index];
         element.textContent = value == null ? "" : ` ${shows[chart.y](value)}`;
@@ -181,8 +184,8 @@
         },
         axes: [
           { ...axis, size: 38, gap: 9, ...(percentile
-            ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map(shows.percentile) }
-            : { values: (plot, ticks) => ticks.map(shows.second), space: 60 }) },
+            ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map((tick) => shows.percentile(tick)) }
+            : { values: (plot, ticks) => ticks.map((tick) => shows.second(tick, plot.scales.x.max)), incrs: spans, space: 60 }) },
           { ...axis, size: 66, ...(chart.log ? { splits: (plot, index, low, high) => logTicks(low, high), filter: (plot, ticks) => ticks } : { space: 34, ...(chart.y === "bytes" ? { incrs: binary } : {}) }),
             values: (plot, ticks) => ticks.map((tick) => (tick == null ? "" : shows[chart.y](tick))) },
         ],
