@@ -20,7 +20,7 @@
     share: (value) => `${digits(value * 100)}%`,
     bytes: (value) => scaled(value, [[1024, "B"], [1024, "KiB"], [1024, "MiB"], [Infinity, "GiB"]]),
     // The whole axis has one unit, which its end decides.
-    second: (value, end) => (end < 600 ? `${digits(value)} s` : end < 36000 ? `${parts(value, 60)} min` : `${parts(value / 60, 60)} h`),
+    second: (value, end) => (end < 300 ? `${digits(value)} s` : end < 36000 ? `${parts(value, 60)} min` : `${parts(value / 60, 60)} h`),
     percentile: (value) => {
       const percent = 100 * (1 - 1 / value);
       const places = Math.max(0, Math.ceil(Math.log10(value) - 2 + 1e-9));
@@ -47,9 +47,10 @@
   };
   const percentTicks = (plot) => {
     const high = plot.scales.x.max;
-    const room = (plot.bbox.width / devicePixelRatio) * (Math.log10(2) / Math.log10(high));
-    const ticks = room > 40 ? [1, 2] : [1];
-    for (let tick = 10; tick <= high; tick *= 10) ticks.push(tick);
+    const room = plot.bbox.width / devicePixelRatio / Math.log10(high); // of a factor of ten
+    const ticks = room * Math.log10(2) > 40 ? [1, 2] : [1];
+    const stride = 10 ** Math.ceil(52 / room);
+    for (let tick = 10; tick <= high; tick *= stride) ticks.push(tick);
     return ticks;
   };
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import chromium
+import numpy as np
 import pytest
 from chromium import Page
 from sample_results import result
 
+from loadtests.recorder import Histogram, series_name
 from loadtests.report.html import render
-from loadtests.results import Event, Rates, Target
+from loadtests.results import Event, Rates, Target, summaries
 
 pytestmark = [
     pytest.mark.process,
@@ -156,6 +158,18 @@ def test_an_axis_of_time_has_round_steps_in_one_unit(
         show(page, tmp_path, result(rates=rates, usage=[], history={}))
         texts = [text for text, *_ in page.evaluate("texts")]
     assert [text for text in texts if text in ticks][:3] == ticks
+
+
+def test_percentiles_below_an_axis_do_not_touch_on_a_phone(page: Page, tmp_path: Path) -> None:
+    histogram = Histogram()
+    histogram.record_many(np.arange(1, 1_000_001))
+    name = series_name("deliver", kind="message", basis="intended")
+    with texts_drawn(page):
+        page.size(390, 800, mobile=True)
+        show(page, tmp_path, result(series=summaries({name: histogram}), history={}, rates=Rates(), usage=[]))
+        places = [place for place in page.evaluate("texts") if place[0].endswith("%")][:4]
+    assert [text for text, *_ in places] == ["0%", "90%", "99.9%", "99.999%"]
+    assert all(left > before for (_, left, *_), (_, _, before, _) in zip(places[1:], places, strict=False)), places
 
 
 def test_the_text_of_an_event_stands_beside_its_line_and_within_the_chart(page: Page, tmp_path: Path) -> None:
