@@ -8,7 +8,8 @@ from dashboards.panels import BYTES, COUNT, PER_SECOND, RUN, SECONDS, SHARE, Abo
 
 UID: Final = "relaymark-capacity"
 TITLE: Final = "Capacity"
-VARIABLES_FROM: Final = "relay_ready"
+VARIABLES_FROM: Final = "loadtest_running"
+"""Runs against other relays have latencies to show, too."""
 DESCRIPTION: Final = (
     "How much one relay carries, and what a delivery and a connection cost. Select several runs with rising load to see "
     "where latency leaves the floor: that is the knee, and a relay is planned to stay below it."
@@ -67,7 +68,9 @@ AT_A_GLANCE: Final = (
             bad="Below 30 %: a flash crowd will fill it.",
         ),
         unit=SHARE,
-        query=Query(f"clamp_min(1 - max(run:relay_cpu_seconds:rate15s{{{RUN}}}), 0)", "left"),
+        query=Query(
+            f'clamp_min(1 - max(rate(process_cpu_seconds_total{{{RUN},job="relay"}}[$__rate_interval])), 0)', "left"
+        ),
         width=6,
         steps=((None, "red"), (0.1, "orange"), (0.3, "green")),
     ),

@@ -48,11 +48,12 @@ AT_A_GLANCE: Final = (
         about=About(
             title="Load",
             shows="Whether load is offered now.",
-            bad="No, while a run should be under way: it ended, or its workers did.",
+            bad="No, or no data, while a run should be under way: it ended, or its workers did.",
         ),
         unit="bool_yes_no",
         query=Query(f"max(loadtest_running{{{RUN}}})", "running"),
         steps=((None, "text"), (1, "green")),
+        now=True,
     ),
     Figure(
         about=About(
@@ -86,12 +87,12 @@ AT_A_GLANCE: Final = (
     Figure(
         about=About(
             title="Lost",
-            shows="Durable records that a recipient was owed and did not get; known when the run has been settled.",
+            shows="Durable records that a recipient was owed and did not get; 0 until the run has been settled.",
             bad="Anything but 0.",
         ),
         unit=COUNT,
         query=Query(f"sum({_outcome('lost')})", "lost"),
-        steps=((None, "green"), (1, "red")),
+        steps=((None, "text"), (1, "red")),
     ),
     Figure(
         about=About(
@@ -219,7 +220,7 @@ LEDGER: Final = (
     Lines(
         about=About(
             title="What went wrong",
-            shows="Records lost, duplicated, reordered or late, summed over recipients. lost is known at the end of a run.",
+            shows="Records lost, duplicated, reordered or late, summed over recipients; 0 until the run has been settled.",
             bad="Anything but 0; reordered and late may follow an injected fault.",
         ),
         unit=COUNT,
@@ -228,7 +229,7 @@ LEDGER: Final = (
     Lines(
         about=About(
             title="Owed and delivered",
-            shows="Records that recipients are owed, and those they got. What is owed is known at the end of a run.",
+            shows="Records that recipients are owed, and those they got; 0 until the run has been settled.",
             bad="delivered below expected at the end: the difference is lost.",
         ),
         unit=COUNT,
@@ -273,11 +274,11 @@ GENERATOR: Final = (
         about=About(
             title="Busiest worker",
             shows="Share of one core that the busiest worker process used.",
-            bad="Above the line at 80 %: the run is INVALID when it stays there. Add workers.",
+            bad="Above the line at 90 %: the run is INVALID when it stays there. Add workers.",
         ),
         unit=SHARE,
         queries=(Query(f"max(loadtest_worker_cpu_ratio{{{RUN}}})", "processor"),),
-        limit=0.8,
+        limit=0.9,
     ),
     Lines(
         about=About(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, timeseries, xychart
@@ -102,15 +102,17 @@ class Lines(Builder[models.Panel]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure(Builder[models.Panel]):
-    """One number, the last value. `steps`: from which value on which colour, from the lowest up."""
+    """One number, the last value. `steps`: from which value on which colour, from the lowest up.
+
+    `now`: only what holds at the end of the time shown. The last value would say for minutes of one that died that it is well.
+    """
 
     about: About
     unit: str
     query: Query
     width: int = 4
     steps: Sequence[tuple[float | None, str]] = ((None, "text"),)
-    words: dict[str, str] = field(default_factory=dict)
-    """What to write instead of a value."""
+    now: bool = False
 
     def build(self) -> models.Panel:
         panel = (
@@ -123,18 +125,12 @@ class Figure(Builder[models.Panel]):
             .height(4)
             .thresholds(_steps(*self.steps))
             .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-            .graph_mode(common_models.BigValueGraphMode.AREA)
+            .graph_mode(common_models.BigValueGraphMode.NONE if self.now else common_models.BigValueGraphMode.AREA)
             .color_mode(common_models.BigValueColorMode.VALUE)
             .no_value("no data")
         )
-        if self.words:
-            texts = {
-                value: models.ValueMappingResult(text=text, index=index)
-                for index, (value, text) in enumerate(self.words.items())
-            }
-            panel.mappings([models.ValueMap(options=texts)])
         for target in _targets([self.query]):
-            panel.with_target(target)
+            panel.with_target(target.instant() if self.now else target)
         return panel.build()
 
 

@@ -52,11 +52,12 @@ AT_A_GLANCE: Final = (
         about=About(
             title="Ready",
             shows="Whether every selected relay serves new connections.",
-            bad="No. It drains, or its store could not be opened; its log says which.",
+            bad="No: it drains, or its store could not be opened; its log says which. No data: there is no relay.",
         ),
         unit="bool_yes_no",
         query=Query(f"min(relay_ready{{{RUN}}})", "ready"),
         steps=((None, "red"), (1, "green")),
+        now=True,
     ),
     Figure(
         about=About(
@@ -304,21 +305,25 @@ LOOP: Final = (
     Lines(
         about=About(
             title="Processor",
-            shows="Share of one core that the relay uses, its store's thread included.",
+            shows="Share of one core that each relay uses, its store's thread included.",
             bad="Near 100 %: it is full, and latency rises with every further message.",
         ),
         unit=SHARE,
-        queries=(Query(f"sum by (run) (run:relay_cpu_seconds:rate15s{{{RUN}}})", "{{run}}"),),
+        queries=(Query(_rate("process_cpu_seconds_total", "run, instance", ',job="relay"'), "{{instance}} {{run}}"),),
         limit=0.9,
     ),
     Lines(
         about=About(
             title="Memory",
-            shows="Resident memory of the relay.",
+            shows="Resident memory of each relay.",
             bad="Growing while connections and retained records do not: a leak.",
         ),
         unit=BYTES,
-        queries=(Query(f"sum by (run) (run:relay_memory_bytes:sum{{{RUN}}})", "{{run}}"),),
+        queries=(
+            Query(
+                f'sum by (run, instance) (process_resident_memory_bytes{{{RUN},job="relay"}})', "{{instance}} {{run}}"
+            ),
+        ),
     ),
     Lines(
         about=About(
@@ -327,7 +332,7 @@ LOOP: Final = (
             bad="Near the process's limit (ulimit -n): further connections fail.",
         ),
         unit=COUNT,
-        queries=(Query(f'sum(process_open_fds{{job="relay",{RUN}}})', "open"),),
+        queries=(Query(f'max by (run, instance) (process_open_fds{{{RUN},job="relay"}})', "{{instance}} {{run}}"),),
     ),
 )
 

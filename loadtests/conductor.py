@@ -148,7 +148,7 @@ class Conductor:
         for worker, line in run.lines.items():
             self._send(GO, {"lead_ns": int(LEAD_S * 1e9), "clock": line.clock, "offsets_ns": offsets}, worker)
         gevent.sleep(LEAD_S)
-        run.load_from_ns = monotonic_ns()
+        run.starts_now()
         return True
 
     def _load(self, run: Gathering) -> None:

@@ -18,6 +18,7 @@ from loadtests.clock import one_way_error_ns
 from loadtests.envelope import KIND_NAMES
 from loadtests.environment import commit, machine, python_version, versions
 from loadtests.fanout import FanoutTally
+from loadtests.mixes import MIXES
 from loadtests.recorder import Histogram, Recorder, parse_series_name, series_name
 from loadtests.settings import Settings
 from loadtests.tallies import SentLog, Settlement, Totals
@@ -83,6 +84,7 @@ class Gathering:
         self.load_from_ns = 0
         self.load_to_ns = 0
         self.events: list[results.Event] = []
+        self._cut_is_marked = False
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.calibration: Histogram | None = None
@@ -104,6 +106,8 @@ class Gathering:
         self.fanout.add(data["fanout"])
         line.status = status = data["status"]
         line.clock = self._clocks.setdefault(data["clock_id"], len(self._clocks) + 1)
+        if line.tally("cuts"):
+            self._mark_cut()
         if self.load_from_ns:
             line.second.append(second)
             line.cpu.append(round(status["cpu"], 4))
@@ -159,8 +163,14 @@ class Gathering:
 
     def load_begins(self) -> None:
         self.sample_relay()
-        self.load_from_ns = monotonic_ns()
-        self.started_unix_ns = time_ns()
+        self.starts_now()
+        for line, shift_ms in zip(self.lines.values(), self.settings.clock_shift_ms, strict=False):
+            if shift_ms:
+                self.event(f"the clock of {line.name} is off by {shift_ms:g} ms")
+
+    def starts_now(self) -> None:
+        """Set the zero of all times of the run."""
+        self.load_from_ns, self.started_unix_ns = monotonic_ns(), time_ns()
 
     def load_ends(self) -> None:
         if not self.load_to_ns:
@@ -172,6 +182,14 @@ class Gathering:
     def event(self, text: str) -> None:
         at_ns = monotonic_ns() - self.load_from_ns if self.load_from_ns else 0
         self.events.append(results.Event(at_ns=at_ns, text=text))
+
+    def _mark_cut(self) -> None:
+        """Mark the fault that the scenario injects, once; the reports come up to a second later than it."""
+        if not self._cut_is_marked:
+            self._cut_is_marked = True
+            mix = MIXES[self.settings.scenario]
+            at_ns = int(mix.cut_at * self.settings.duration_s * 1e9)
+            self.events.append(results.Event(at_ns=at_ns, text=f"{mix.cut_share:.0%} of the connections cut"))
 
     # -- what follows from it ------------------------------------------------------------------------
 
@@ -262,7 +280,7 @@ class Gathering:
             relay=self._relay_part(totals),
             clock_error_ns=self.clock_error_ns,
             calibration=results.Summary.of(self.calibration) if self.calibration is not None else None,
-            events=self.events,
+            events=sorted(self.events, key=lambda event: event.at_ns),
             findings=findings,
             notes=self.notes,
         )

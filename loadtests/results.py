@@ -440,9 +440,30 @@ def load(path: Path) -> Result:
             summary.to_histogram()
         if result.calibration:
             result.calibration.to_histogram()
+        tables: list[Rates | Track | Usage] = [result.rates, *result.history.values(), *result.usage]
+        for columns in tables:
+            _check_columns(columns)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ResultsError(f"{file} is damaged: {error}") from None
     return result
+
+
+def _check_columns(columns: Rates | Track | Usage) -> None:
+    """Raise ValueError unless all columns are as long as that of the seconds; of a process some may be missing."""
+    for name in columns.__struct_fields__:
+        column = getattr(columns, name)
+        if (
+            isinstance(column, list)
+            and len(column) != len(columns.second)
+            and (column or not isinstance(columns, Usage))
+        ):
+            raise ValueError(f"a column {name} has {len(column)} values for {len(columns.second)} seconds")
+
+
+def _load(result: Result) -> str:
+    """Return what decides on the load besides scenario and seed."""
+    said = [(name, result.options.get(name)) for name in ("participants", "rate", "duration_s")]
+    return ", ".join(f"{name.removesuffix('_s')} {value}" for name, value in said if value is not None)
 
 
 def differences(results: Sequence[Result]) -> list[str]:
@@ -452,9 +473,10 @@ def differences(results: Sequence[Result]) -> list[str]:
         ("on different machines", {result.machine.fingerprint for result in results}),
         ("of different scenarios", {result.scenario for result in results}),
         ("with different seeds", {str(result.seed) for result in results}),
+        ("under different loads", {_load(result) for result in results}),
     ):
         if len(values) > 1:
-            problems.append(f"The runs were {label} ({', '.join(sorted(values))}): repeat them under equal conditions.")
+            problems.append(f"The runs were {label} ({'; '.join(sorted(values))}): repeat them under equal conditions.")
     return problems
 
 

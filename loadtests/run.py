@@ -315,7 +315,8 @@ class _Session:
         except OSError as error:
             raise Refused(EXIT_CONFIGURATION, [f"--metrics {plan.metrics}: {error.strerror}."]) from None
         self._stack.callback(server.stop)
-        self._console.print(f"metrics: http://{host}:{server.server_port}/metrics", highlight=False)
+        shown = f"[{host}]" if ":" in host else host
+        self._console.print(f"metrics: http://{shown}:{server.server_port}/metrics", markup=False, highlight=False)
         return server
 
     def _open_page(self, environment: Any, conductor: Conductor) -> Any:

@@ -24,7 +24,9 @@ _STEPS_PER_DECADE: Final = 24
 _TABLE_ROWS_MAX: Final = 12
 _READ: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 COLOURS: Final = 8
-"""Of the palette in page.css; a ninth line looks like the first, dashed."""
+"""Of the palette in page.css."""
+_SOLID: Final = 4
+"""Colours for solid lines; the others, which colour-blind people would take for these, are dashed."""
 
 Column = list[float | None] | list[int | None]
 
@@ -41,7 +43,8 @@ class Line(Struct, frozen=True, kw_only=True):
 
     label: str
     colour: int
-    dash: bool = False
+    dash: int = 0
+    """0 solid, 1 dashed, 2 dotted."""
     width: float = 2
     alpha: float = 1
     """Of the line, or of what it fills."""
@@ -65,6 +68,11 @@ class Chart(Struct, frozen=True, kw_only=True):
     """Events: second and text."""
     bound: float | None = None
     table: Table
+
+
+def dash_of(index: int) -> int:
+    """Return how the line with this index is dashed; the first twelve differ for everybody."""
+    return min(index // _SOLID, 2)
 
 
 # -- over percentiles --------------------------------------------------------------------------------
@@ -120,7 +128,7 @@ def percentile_chart(
         y="us",
         log=True,
         lines=[
-            Line(label=label, colour=index % COLOURS, dash=label in dashed or index >= COLOURS)
+            Line(label=label, colour=index % COLOURS, dash=1 if label in dashed else dash_of(index))
             for index, label in enumerate(labels)
         ],
         views=shown,
@@ -403,10 +411,12 @@ def _usage_chart(
         lines=[
             Line(
                 label=each.name,
-                colour=2 if each.role == "relay" else (0, 1, 3, 4, 5, 6, 7)[index % 7],
+                colour=colour,
+                dash=dash_of(colour),
                 width=2.5 if each.role == "relay" else 1.5,
             )
             for index, each in enumerate(kept)
+            for colour in (2 if each.role == "relay" else (0, 1, 3, 4, 5, 6, 7)[index % 7],)
         ],
         views=[View(name="", data=[buckets.x, *(buckets.mean(each.second, column(each)) for each in kept)])],
         bound=bound,
@@ -439,6 +449,7 @@ __all__ = [
     "View",
     "bands",
     "connection_percentiles",
+    "dash_of",
     "delivery_percentiles",
     "kind_percentiles",
     "lag_percentiles",

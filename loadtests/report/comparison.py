@@ -35,8 +35,13 @@ class Group(Struct, frozen=True, kw_only=True):
 
     @property
     def usable(self) -> tuple[Result, ...]:
-        """The valid ones: the others say nothing about the target."""
-        return tuple(run for run in self.runs if not run.findings)
+        """The valid and complete ones: the others say nothing about the target, or not about all of the schedule."""
+        return tuple(run for run in self.runs if not run.findings and not run.interrupted)
+
+    @property
+    def wrong(self) -> int:
+        """Records that the ledgers of the usable runs show as lost, duplicated, reordered or late."""
+        return sum(getattr(ledger_total(run), column) for run in self.usable for column in WRONG_COLUMNS)
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -181,7 +186,7 @@ def obstacles(groups: Sequence[Group]) -> list[str]:
     usable = [run for each in groups for run in each.usable]
     found = differences(usable)
     if len(groups) > 1 and sum(bool(each.usable) for each in groups) < 2:
-        found.append("Fewer than two configurations have a valid run: see each run's verdict.")
+        found.append("Fewer than two configurations have a valid, complete run: see each run's verdict.")
     return found
 
 
@@ -196,20 +201,21 @@ def sentences(groups: Sequence[Group]) -> list[str]:
         if decided:
             found.append(_sentence(decided))
     for each in groups:
-        wrong = sum(getattr(ledger_total(run), column) for run in each.usable for column in WRONG_COLUMNS)
-        if wrong:
+        if each.wrong:
             found.append(
-                f"{each.label}: {number(wrong)} records lost, duplicated, reordered or late. Speed is no excuse."
+                f"{each.label}: {number(each.wrong)} records lost, duplicated, reordered or late. Speed is no excuse."
             )
         left_out = len(each.runs) - len(each.usable)
         if left_out:
-            found.append(f"{each.label}: {left_out} of {len(each.runs)} runs were invalid and are left out.")
+            found.append(
+                f"{each.label}: {left_out} of {len(each.runs)} runs were invalid or interrupted and are left out."
+            )
     return found
 
 
 def _sentence(compared: Sequence[Compared]) -> str:
     said = [
-        f"{verdict.better} is {verdict.metric.said} in {verdict.metric.name}: {factor(verdict.ratio)}"
+        f"{verdict.metric.name} is {factor(verdict.ratio)}, so {verdict.better} is {verdict.metric.said}"
         for verdict in compared
         if verdict.better is not None
     ]
@@ -224,8 +230,8 @@ def _sentence(compared: Sequence[Compared]) -> str:
 
 
 def factor(ratio: Ratio) -> str:
-    """Return a ratio with its interval: 1.62 times (1.50 to 1.75)."""
-    text = f"{ratio.value:.3g} times"
+    """Return a ratio with its interval: 1.62 times as large (1.5 to 1.75)."""
+    text = f"{ratio.value:.3g} times as large"
     return text if ratio.low is None or ratio.high is None else f"{text} ({ratio.low:.3g} to {ratio.high:.3g})"
 
 

@@ -21,9 +21,11 @@ FORMS: Final[Mapping[str, Callable[[Sequence[Result]], str]]] = {
 def find(paths: Sequence[Path]) -> list[Path]:
     """Return the folders of runs in `paths`: each is one, or a result.json, or a folder of runs such as a comparison's.
 
+    A run that is named twice comes once: as two rounds it would make every interval too narrow.
+
     Raises ResultsError for a folder without any.
     """
-    found = []
+    found: list[Path] = []
     for path in paths:
         if not path.is_dir() or (path / "result.json").is_file():
             found.append(path)
@@ -32,7 +34,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
         if not inside:
             raise ResultsError(f"there is no run in {path}: name a folder that has a result.json")
         found.extend(inside)
-    return found
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault((path / "result.json" if path.is_dir() else path).resolve(), path)
+    return list(once.values())
 
 
 def read(paths: Sequence[Path]) -> list[Result]:

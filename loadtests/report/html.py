@@ -246,21 +246,27 @@ def _several(results: Sequence[Result]) -> str:
 def _overall(groups: Sequence[Group]) -> Verdict:
     """Say which configuration is better, if that can be said."""
     if len(groups) == 1:
-        return Verdict(word="One configuration", tone="good", meaning="Its runs are laid over each other.")
+        sound = len(groups[0].usable) == len(groups[0].runs)
+        meaning = "Its runs are laid over each other" + ("." if sound else "; not all of them are valid and complete.")
+        return Verdict(word="One configuration", tone="good" if sound else "warn", meaning=meaning)
     if comparison.obstacles(groups):
         return Verdict(word="No verdict", tone="bad", meaning="These runs cannot be compared as measurements.")
-    compared = comparison.verdicts(groups)
-    decided = {verdict.better for verdict in compared if verdict.better}
-    if not decided:
+    better = {verdict.better for verdict in comparison.verdicts(groups) if verdict.better}
+    if not better:
         return Verdict(word="No difference shown", tone="warn", meaning="Every interval includes 1, or there is none.")
-    if len(decided) == 1 and len(groups) == 2:
-        better = decided.pop()
-        return Verdict(
-            word=f"{better} is better", tone="good", meaning="In every figure in which a difference is shown."
-        )
-    return Verdict(
-        word="It depends on the figure", tone="warn", meaning="Each of them is better in something; see below."
-    )
+    if len(groups) > 2:
+        word = f"Differences from {groups[0].label} are shown"
+        meaning = "Each configuration is compared with the first, not with the others; see below."
+        return Verdict(word=word, tone="warn", meaning=meaning)
+    if len(better) == 2:
+        meaning = "Each of them is better in something; see below."
+        return Verdict(word="It depends on the figure", tone="warn", meaning=meaning)
+    (winner,) = (each for each in groups if each.label in better)
+    meaning = "In every figure in which a difference is shown"
+    if winner.wrong:
+        meaning += "; but some of its records were lost, duplicated, reordered or late."
+        return Verdict(word=f"{winner.label} is better, but at fault", tone="bad", meaning=meaning)
+    return Verdict(word=f"{winner.label} is better", tone="good", meaning=f"{meaning}.")
 
 
 def _labelled(groups: Sequence[Group]) -> list[tuple[str, Result]]:
@@ -381,7 +387,7 @@ def _ranges(title: str, rows: Sequence[Range], legend: str, *, ratio: bool = Fal
     def at(value: float) -> str:
         return f"{100 * (log10(value) - low) / (high - low):.2f}%"
 
-    ticks = _ratio_ticks(high) if ratio else [10.0**power for power in range(ceil(low), floor(high) + 1)]
+    ticks = _ratio_ticks(high) if ratio else _time_ticks(low, high)
     grid = "".join(
         f'<i class="{"one" if ratio and tick == 1 else "grid"}" style="left:{at(tick)}"></i>' for tick in ticks
     )
@@ -422,6 +428,13 @@ def _round(tick_ns: float) -> str:
     return duration(tick_ns).replace(".00", "").replace(".0", "")
 
 
+def _time_ticks(low: float, high: float) -> list[float]:
+    """Return round times between two logarithms; where there would be one power of ten, its parts too."""
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    ticks = [factor * 10.0**power for power in range(floor(low), floor(high) + 1) for factor in factors]
+    return [tick for tick in ticks if low <= log10(tick) <= high]
+
+
 def _ratio_ticks(reach: float) -> list[float]:
     """Return round ratios within `reach`, which is the logarithm of the largest."""
     if reach < 0.3:
@@ -429,7 +442,9 @@ def _ratio_ticks(reach: float) -> list[float]:
     elif reach < 1.5:
         steps = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
     else:
-        steps = (10.0**power for power in range(-floor(reach), floor(reach) + 1))
+        stride = 1 + floor(reach / 3)  # no more labels than a phone has room for
+        most = floor(reach) // stride * stride
+        steps = (10.0**power for power in range(-most, most + 1, stride))
     return [step for step in steps if abs(log10(step)) <= reach]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from loadtests.report.charts import COLOURS, Buckets, Chart, Line, View, micros, percentile_chart
+from loadtests.report.charts import COLOURS, Buckets, Chart, Line, View, dash_of, micros, percentile_chart
 from loadtests.report.comparison import Group, main_track, merged
 from loadtests.report.tables import Table
 from loadtests.report.words import duration, main_kind, number
@@ -107,11 +107,11 @@ _NO_TRACK: Final = Track(second=[], width_s=[], count=[], p50_ns=[], p90_ns=[], 
 def _run_lines(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> list[Line]:
     if len(groups) == 1:
         return [
-            Line(label=label, colour=index % COLOURS, dash=index >= COLOURS, width=1.5)
+            Line(label=label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
             for index, (label, _) in enumerate(runs)
         ]
     return [
-        Line(label=each.label, colour=index % COLOURS, dash=index >= COLOURS, width=1.5)
+        Line(label=each.label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
         for index, each in enumerate(groups)
         for _ in each.runs
     ]

@@ -13,12 +13,14 @@
     while (index < units.length - 1 && Math.abs(value) >= units[index][0]) value /= units[index++][0];
     return `${digits(value)} ${units[index][1]}`;
   };
+  const parts = (value, of) => `${Math.floor(value / of)}:${String(Math.floor(value % of)).padStart(2, "0")}`;
   const shows = {
     us: (value) => (value < 1 ? scaled(value * 1000, [[1000, "ns"]]) : scaled(value, [[1000, "µs"], [1000, "ms"], [Infinity, "s"]])),
     count: (value) => (Math.abs(value) < 10 ? digits(value) : Math.round(value).toLocaleString("en").replaceAll(",", "\u202f")),
     share: (value) => `${digits(value * 100)}%`,
     bytes: (value) => scaled(value, [[1024, "B"], [1024, "KiB"], [1024, "MiB"], [Infinity, "GiB"]]),
-    second: (value) => (value < 600 ? `${digits(value)} s` : `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`),
+    // The whole axis has one unit, which its end decides.
+    second: (value, end) => (end < 300 ? `${digits(value)} s` : end < 36000 ? `${parts(value, 60)} min` : `${parts(value / 60, 60)} h`),
     percentile: (value) => {
       const percent = 100 * (1 - 1 / value);
       const places = Math.max(0, Math.ceil(Math.log10(value) - 2 + 1e-9));
@@ -45,12 +47,14 @@
   };
   const percentTicks = (plot) => {
     const high = plot.scales.x.max;
-    const room = (plot.bbox.width / devicePixelRatio) * (Math.log10(2) / Math.log10(high));
-    const ticks = room > 40 ? [1, 2] : [1];
-    for (let tick = 10; tick <= high; tick *= 10) ticks.push(tick);
+    const room = plot.bbox.width / devicePixelRatio / Math.log10(high); // of a factor of ten
+    const ticks = room * Math.log10(2) > 40 ? [1, 2] : [1];
+    const stride = 10 ** Math.ceil(52 / room);
+    for (let tick = 10; tick <= high; tick *= stride) ticks.push(tick);
     return ticks;
   };
 
+  const spans = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
   const binary = Array.from({ length: 40 }, (_, power) => 2 ** power);
 
   class Drawing {
@@ -97,7 +101,7 @@
             key.style.background = paint;
             key.style.opacity = line.alpha;
           } else {
-            key.className = line.dash ? "dash" : "";
+            key.className = ["", "dash", "dots"][line.dash];
             key.style.borderTopColor = paint;
           }
           const value = document.createElement("b");
@@ -145,7 +149,7 @@
     showValues(plot) {
       const index = plot.cursor.idx;
       const { chart } = this;
-      this.at.textContent = index == null ? "" : shows[chart.x](this.data[0][index]);
+      this.at.textContent = index == null ? "" : shows[chart.x](this.data[0][index], plot.scales.x.max);
       this.values.forEach((element, line) => {
         const value = index == null ? null : this.data[line + 1][index];
         element.textContent = value == null ? "" : ` ${shows[chart.y](value)}`;
@@ -164,7 +168,7 @@
           bands.push({ series: [index + 1, line.fill_to + 1], fill: colour(line.colour, line.alpha) });
         }
         return {
-          label: line.label, stroke: colour(line.colour, line.fill_to === null ? line.alpha : 1), width: line.width, dash: line.dash ? [7, 4] : undefined,
+          label: line.label, stroke: colour(line.colour, line.fill_to === null ? line.alpha : 1), width: line.width, dash: [undefined, [7, 4], [2, 3]][line.dash],
           points: { show: this.data[0].length < 4 }, show: !this.off.has(line.label), spanGaps: false,
         };
       });
@@ -174,15 +178,15 @@
       const options = {
         width: this.place.clientWidth || 600, height: this.place.clientHeight || 280, legend: { show: false }, bands,
         cursor: { points: { size: 7 }, drag: { x: false, y: false }, y: false },
-        padding: [12, 14, 0, 0],
+        padding: [12, 24, 0, 0],  // half of the last label of x
         scales: {
           x: percentile ? { time: false, distr: 3, log: 10, range: (plot, low, high) => [1, Math.max(high, 10)] } : { time: false },
           y: chart.log ? { distr: 3, log: 10, range: logarithmic } : { range: linear },
         },
         axes: [
-          { ...axis, size: 34, ...(percentile
-            ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map(shows.percentile) }
-            : { values: (plot, ticks) => ticks.map(shows.second), space: 60 }) },
+          { ...axis, size: 38, gap: 9, ...(percentile
+            ? { splits: percentTicks, filter: (plot, ticks) => ticks, values: (plot, ticks) => ticks.map((tick) => shows.percentile(tick)) }
+            : { values: (plot, ticks) => ticks.map((tick) => shows.second(tick, plot.scales.x.max)), incrs: spans, space: 60 }) },
           { ...axis, size: 66, ...(chart.log ? { splits: (plot, index, low, high) => logTicks(low, high), filter: (plot, ticks) => ticks } : { space: 34, ...(chart.y === "bytes" ? { incrs: binary } : {}) }),
             values: (plot, ticks) => ticks.map((tick) => (tick == null ? "" : shows[chart.y](tick))) },
         ],
@@ -204,6 +208,7 @@
       ctx.strokeStyle = ctx.fillStyle = theme("--soft");
       ctx.lineWidth = devicePixelRatio;
       ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+      ctx.textAlign = "left"; // the axes left it at the right
       if (bound) {
         const y = plot.valToPos(bound, "y", true);
         ctx.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
@@ -224,6 +229,12 @@
         const width = ctx.measureText(text).width + 8 * devicePixelRatio;
         const left = Math.max(bbox.left, Math.min(x + 4 * devicePixelRatio, bbox.left + bbox.width - width));
         if (left >= free) {
+          ctx.save();
+          ctx.setLineDash([]);
+          ctx.strokeStyle = theme("--card");
+          ctx.lineWidth = 4 * devicePixelRatio;
+          ctx.strokeText(text, left, bbox.top + 11 * devicePixelRatio);
+          ctx.restore();
           ctx.fillText(text, left, bbox.top + 11 * devicePixelRatio);
           free = left + width;
         }

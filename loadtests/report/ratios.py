@@ -41,10 +41,14 @@ class Ratio(Struct, frozen=True, kw_only=True):
 
     @property
     def decided(self) -> int:
-        """-1 if the other's is lower, 1 if it is higher, 0 if the interval leaves that open or there is none."""
+        """-1 if the other's is lower, 1 if it is higher, 0 if the interval leaves that open or there is none.
+
+        Three digits decide, as many as are shown: equal schedules give figures so alike that a hair's breadth would win.
+        """
         if self.low is None or self.high is None:
             return 0
-        return -1 if self.high < 1 else int(self.low > 1)
+        low, high = (float(f"{bound:.3g}") for bound in (self.low, self.high))
+        return -1 if high < 1 else int(low > 1)
 
 
 def of_runs(base: Sequence[float], other: Sequence[float]) -> Ratio | None:

@@ -11,6 +11,8 @@ from exposed import loadtest_page, relay_page, sample_names
 from promql import BOARDS, annotation_expressions, load_board, metric_names, panel_expressions, panels, rules
 
 from dashboards import build
+from loadtests.validity import CPU_MAX
+from relay.limits import COMMIT_BATCH_BYTES_MAX
 
 ALL_PANELS = [
     pytest.param(panel, id=f"{path.stem}: {panel['title']}") for path in BOARDS for panel in panels(load_board(path))
@@ -49,6 +51,27 @@ def test_every_panel_has_a_unit_and_says_what_is_bad(panel: dict[str, Any]) -> N
     assert bad.endswith(".")
     assert panel["targets"]
     assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+def panel_of(board: str, title: str) -> dict[str, Any]:
+    (found,) = (panel for panel in panels(load_board(build.FOLDER / f"{board}.json")) if panel["title"] == title)
+    return found
+
+
+def test_lines_are_drawn_where_the_code_has_its_bounds() -> None:
+    for board, title, bound, said in (
+        ("loadtest", "Busiest worker", CPU_MAX, f"{100 * CPU_MAX:.0f} %"),
+        ("relay", "Waiting for a commit", COMMIT_BATCH_BYTES_MAX // 4, "1 MiB"),
+    ):
+        panel = panel_of(board, title)
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"] == bound
+        assert said in panel["description"]
+
+
+def test_what_has_died_is_not_shown_by_its_last_value() -> None:
+    for board, title in (("relay", "Ready"), ("loadtest", "Load")):
+        (target,) = panel_of(board, title)["targets"]
+        assert (target["instant"], target["range"]) == (True, False)
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)

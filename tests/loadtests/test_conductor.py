@@ -30,6 +30,7 @@ class FakeWorkers:
         self.clocks = dict(zip(("a", "b"), clocks, strict=True))
         self.settles = settles
         self.joined = 2
+        self.cuts = 0
         self.dead: set[str] = set()
         self.results: list[Result] = []
         self.conductor = Conductor(
@@ -107,7 +108,7 @@ class FakeWorkers:
             "joins": 2,
             "resumes": 0,
             "connections": 2,
-            "tally": {**tally, "received": 2, "skipped": 0, "unopened": 0, "cuts": 0, "events": {}},
+            "tally": {**tally, "received": 2, "skipped": 0, "unopened": 0, "cuts": self.cuts, "events": {}},
         }
         data = {"second": 0, "intervals": intervals or {}, "fanout": [], "clock_id": clock, "status": status}
         self.conductor.on_message(REPORT, name, data)
@@ -151,6 +152,17 @@ def test_a_run_goes_through_its_phases_and_adds_up() -> None:
     assert (result.joins.tried, result.joins.failed, result.joins.all_after_ns) == (4, 0, 100)
     assert result.clock_error_ns == 0
     assert [worker.name for worker in result.workers] == ["worker-1", "worker-2"]
+
+
+@pytest.mark.usefixtures("short_load")
+def test_injected_faults_are_marked_once_and_when_they_were() -> None:
+    workers = FakeWorkers()
+    workers.cuts = 1
+    workers.start(scenario="reconnect-storm", clock_shift_ms=(0.0, -2.5))
+    result = workers.finish()
+    assert [(event.at_ns, event.text) for event in result.events[1:]] == [(400_000_000, "100% of the connections cut")]
+    assert result.events[0].text == "the clock of worker-2 is off by -2.5 ms"
+    assert len(result.events) == 2
 
 
 @pytest.mark.usefixtures("short_load")

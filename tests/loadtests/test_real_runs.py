@@ -50,6 +50,7 @@ def test_every_scenario_reconciles_on_a_healthy_relay_under_plain_locust(
             if name == "reconnect-storm":
                 assert result.resumes.tried == 24
                 assert result.resumes.failed == 0
+                assert [event.text for event in result.events] == ["100% of the connections cut"]
 
 
 def test_several_workers_are_merged_and_thresholds_are_judged(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_slower_target_is_found_with_an_interval_over_runs() -> None:
     # Equal in all rounds, so not decided.
     assert found["CPU a delivery"].better is None
     said = comparison.sentences(comparison.group([*rounds("a"), *rounds("b", scale=2)]))
-    assert said[0].startswith("b against a: a is faster in p50: 2")
+    assert said[0].startswith("b against a: p50 is 2 times as large (1.92 to 2.08), so a is faster; p99 is ")
     assert "no difference is shown in CPU a delivery" in said[0]
 
 
@@ -175,9 +175,30 @@ def test_one_run_of_each_is_compared_by_seconds_and_says_so() -> None:
 
 def test_invalid_runs_are_left_out_and_named() -> None:
     groups = comparison.group([*rounds("a"), *rounds("b"), run("b", scale=50, findings=[Finding("ledger", "Open.")])])
-    assert "b: 1 of 5 runs were invalid and are left out." in comparison.sentences(groups)
+    assert "b: 1 of 5 runs were invalid or interrupted and are left out." in comparison.sentences(groups)
     assert {each.metric.name: each.better for each in comparison.verdicts(groups)}["p50"] is None
     assert comparison.merged(groups[1]).count == 4 * 2_000
+
+
+def test_a_run_that_was_ended_early_is_left_out_too() -> None:
+    groups = comparison.group([*rounds("a"), *rounds("b"), run("b", scale=0.01, interrupted=True)])
+    assert {each.metric.name: each.better for each in comparison.verdicts(groups)}["p50"] is None
+    assert "b: 1 of 5 runs were invalid or interrupted and are left out." in comparison.sentences(groups)
+
+
+def test_what_three_digits_do_not_show_decides_nothing() -> None:
+    assert Ratio(value=1.0002, low=1.0001, high=1.0003, unit="runs").decided == 0
+    assert Ratio(value=0.9998, low=0.9996, high=0.9999, unit="runs").decided == 0
+    assert Ratio(value=0.95, low=0.94, high=0.96, unit="runs").decided == -1
+    assert Ratio(value=1.02, low=1.01, high=1.03, unit="runs").decided == 1
+
+
+def test_runs_under_different_loads_are_not_compared() -> None:
+    groups = comparison.group([run("a", options={"participants": 400}), run("a", options={"participants": 800})])
+    assert comparison.verdicts(groups) == []
+    assert any(
+        "under different loads (participants 400; participants 800)" in said for said in comparison.sentences(groups)
+    )
 
 
 def test_without_valid_runs_there_is_no_verdict() -> None:

@@ -30,7 +30,12 @@ def kept(folder: Path, name: str, run: Result) -> Path:
 def test_runs_are_found_by_folder_file_and_comparison(tmp_path: Path) -> None:
     first, second = (kept(tmp_path / "comparison", name, result()) for name in ("1", "2"))
     assert files.find([first]) == [first]
-    assert files.find([second / "result.json", tmp_path]) == [second / "result.json", first, second]
+    assert files.find([second / "result.json", tmp_path]) == [second / "result.json", first]
+
+
+def test_a_run_that_is_named_twice_is_no_second_round(tmp_path: Path) -> None:
+    run = kept(tmp_path, "run", result())
+    assert files.find([run, tmp_path, run / "result.json", tmp_path / "run" / ".." / "run"]) == [run]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:

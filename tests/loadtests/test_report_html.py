@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ import pytest
 from sample_results import KINDS, MACHINE, SECOND_NS, STARTED_NS, result
 
 from loadtests.recorder import METRICS, Histogram, Recorder, series_name
-from loadtests.report.html import BYTES_MAX, render
+from loadtests.report.html import BYTES_MAX, _ranges, render
+from loadtests.report.ranges import Range
 from loadtests.report.tables import TITLES
 from loadtests.results import (
     Attempts,
     Event,
+    Kind,
+    Ledger,
     Machine,
     Outcome,
     Rates,
@@ -291,3 +296,84 @@ def test_rounds_of_a_configuration_share_a_colour() -> None:
 
 def test_joins_that_never_all_succeeded_have_no_time() -> None:
     assert "<td>\u2013</td>" in render([result(joins=Attempts(tried=9, failed=9))])
+
+
+def headline(*runs: Result) -> str:
+    found = re.search(r'class="verdict (\w+)">.*?<h2>(.*?)</h2>', render(runs))
+    assert found
+    return f"{found[1]}: {found[2]}"
+
+
+def timed(name: str, scale: float, **changes: Any) -> list[Result]:
+    """Two rounds of a target that take `scale` times as long."""
+    runs = []
+    for round_ in range(2):
+        histogram = Histogram()
+        histogram.record_many(np.full(100, int(1e6 * scale * (1 + round_ / 1_000))))
+        series = {series_name("deliver", kind="message", basis="intended"): histogram}
+        runs.append(result(target=Target(name=name), series=summaries(series), relay=None, **changes))
+    return runs
+
+
+def test_the_headline_of_several_says_no_more_than_was_shown() -> None:
+    lossy = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=6, lost=3))}
+    a, b, slow = timed("a", 1), timed("b", 0.5), timed("slow", 3)
+    assert headline(*a, *b) == "good: b is better"
+    assert headline(*b, *a) == "good: b is better"
+    assert headline(*a, *timed("a2", 1)) == "warn: No difference shown"
+    assert headline(*a, *b, *slow) == "warn: Differences from a are shown"
+    assert headline(*a, *timed("b", 0.5, findings=[Finding("ledger", "Open.")])) == "bad: No verdict"
+    assert headline(*a) == "good: One configuration"
+    assert headline(*a, *timed("a", 1, interrupted=True)) == "warn: One configuration"
+    assert headline(*timed("a", 1, kinds=lossy), *timed("b", 0.5, kinds=lossy)) == "bad: b is better, but at fault"
+
+
+@pytest.mark.parametrize(("low_ns", "high_ns"), [(2.5e6, 2.6e7), (1e3, 9e3), (1e3, 1e10)])
+def test_an_axis_has_ticks_enough_to_be_read(low_ns: float, high_ns: float) -> None:
+    rows = [Range(label="x", points=(("p50", low_ns), ("max", high_ns)))]
+    labels = re.findall(r'left:([\d.]+)%">[^<]', _ranges("x", rows, ""))
+    assert 3 <= len(labels) <= 8
+    assert all(0 <= float(label) <= 100 for label in labels)
+
+
+# Of linear RGB to what people with a colour vision deficiency see. Source: Machado, Oliveira and Fernandes, A physiologically
+# based model for simulation of color vision deficiency (2009), severity 1.0.
+SEEN = {
+    "all": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "no red": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "no green": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "no blue": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+}
+TO_XYZ = np.array(((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)))
+WHITE = np.array((0.9505, 1, 1.089))
+
+
+def linear(colour: str) -> Any:
+    share = np.array([int(colour[index : index + 2], 16) for index in (0, 2, 4)]) / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: Any) -> Any:
+    """CIE L*a*b*, in which distances are about as large as they look."""
+    relative = TO_XYZ @ np.clip(rgb, 0, 1) / WHITE
+    x, y, z = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
+    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("seen", SEEN)
+def test_lines_of_one_style_can_be_told_apart_by_everybody(scheme: str, seen: str) -> None:
+    style = files("loadtests.report").joinpath("page.css").read_text()
+    palettes = re.findall(r"(?:--s\d: #\w{6};\s*){8}", style)
+    palette = dict(zip(("light", "dark", "print"), palettes, strict=True))[scheme]
+    colours = re.findall(r"#(\w{6})", palette)
+    for group in (colours[:4], colours[4:]):
+        for one, other in combinations(group, 2):
+            first, second = (lab(np.array(SEEN[seen]) @ linear(colour)) for colour in (one, other))
+            assert np.linalg.norm(first - second) > 10, (one, other)
+
+
+def test_sixteen_lines_look_different() -> None:
+    runs = [result(target=Target(name=f"t{index}")) for index in range(16)]
+    lines = next(chart for chart in charts(render(runs)) if chart["id"] == "chart-percentiles")["lines"]
+    assert len({(line["colour"], line["dash"]) for line in lines}) == 16

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import chromium
+import numpy as np
 import pytest
 from chromium import Page
 from sample_results import result
 
+from loadtests.recorder import Histogram, series_name
 from loadtests.report.html import render
-from loadtests.results import Event, Target
+from loadtests.results import Event, Rates, Target, summaries
 
 pytestmark = [
     pytest.mark.process,
@@ -55,6 +58,23 @@ def show(page: Page, tmp_path: Path, *runs: Any) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(runs), encoding="utf-8")
     page.open(path.as_uri(), DRAWN)
+
+
+@contextmanager
+def texts_drawn(page: Page) -> Iterator[None]:
+    """Pages opened within have `texts`: [text, left, right, width of its canvas] for all that is written on canvases."""
+    script = page.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="""window.texts = []; const draw = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+          const left = this.textAlign === "right" ? x - this.measureText(text).width : x;
+          window.texts.push([text, left, left + this.measureText(text).width, this.canvas.width]);
+          return draw.call(this, text, x, y); };""",
+    )
+    try:
+        yield
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
 
 
 def test_every_chart_has_marks(page: Page, tmp_path: Path) -> None:
@@ -118,6 +138,49 @@ def test_a_line_can_be_switched_off_and_a_kind_chosen(page: Page, tmp_path: Path
     without = page.evaluate(pixels)
     page.evaluate("document.querySelectorAll('#chart-percentiles .switch input')[3].click()")
     page.until(f"{pixels} !== {without!r}")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (60, ["0 s", "10 s", "20 s"]),
+        (600, ["0:00 min", "2:00 min", "4:00 min"]),
+        (3 * 86_400, ["0:00 h", "24:00 h", "48:00 h"]),
+    ],
+)
+def test_an_axis_of_time_has_round_steps_in_one_unit(
+    page: Page, tmp_path: Path, seconds: int, ticks: list[str]
+) -> None:
+    column = list(range(0, seconds + 1, seconds // 60))
+    rates = Rates(second=column, due=column, sent=column, delivered=column)
+    with texts_drawn(page):
+        page.size(640, 800)
+        show(page, tmp_path, result(rates=rates, usage=[], history={}))
+        texts = [text for text, *_ in page.evaluate("texts")]
+    assert [text for text in texts if text in ticks][:3] == ticks
+
+
+def test_percentiles_below_an_axis_do_not_touch_on_a_phone(page: Page, tmp_path: Path) -> None:
+    histogram = Histogram()
+    histogram.record_many(np.arange(1, 1_000_001))
+    name = series_name("deliver", kind="message", basis="intended")
+    with texts_drawn(page):
+        page.size(390, 800, mobile=True)
+        show(page, tmp_path, result(series=summaries({name: histogram}), history={}, rates=Rates(), usage=[]))
+        places = [place for place in page.evaluate("texts") if place[0].endswith("%")][:4]
+    assert [text for text, *_ in places] == ["0%", "90%", "99.9%", "99.999%"]
+    assert all(left > before for (_, left, *_), (_, _, before, _) in zip(places[1:], places, strict=False)), places
+
+
+def test_the_text_of_an_event_stands_beside_its_line_and_within_the_chart(page: Page, tmp_path: Path) -> None:
+    with texts_drawn(page):
+        page.size(390, 800, mobile=True)
+        show(
+            page, tmp_path, result(events=[Event(at_ns=at_ns, text="a cut") for at_ns in (100_000_000, 1_900_000_000)])
+        )
+        places = [(left, right, width) for text, left, right, width in page.evaluate("texts") if text == "a cut"]
+    assert len(places) >= 6, "two in each chart over time"
+    assert all(left > 60 and right < width for left, right, width in places), places
 
 
 def test_it_prints(page: Page, tmp_path: Path) -> None:

@@ -241,3 +241,15 @@ def test_runs_under_different_conditions_are_told_apart() -> None:
     assert differences([result(), result()]) == []
     other = result(machine=msgspec.structs.replace(MACHINE, fingerprint="1" * 16), seed=2, scenario="room")
     assert len(differences([result(), other])) == 3
+
+
+@pytest.mark.parametrize("part", ["history", "rates", "usage"])
+def test_columns_of_unequal_length_are_damage(tmp_path: Path, part: str) -> None:
+    write(tmp_path, result())
+    path = tmp_path / "result.json"
+    content = json.loads(path.read_bytes())
+    columns = next(iter(content[part].values())) if part == "history" else content[part]
+    (columns[0] if part == "usage" else columns)["second"].append(9)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match="is damaged: a column"):
+        load(tmp_path)
