@@ -216,7 +216,8 @@ def evaluate(threshold: Threshold, result: Result) -> Outcome:
     if observed is None:
         return Outcome(threshold=str(threshold), ok=False, observed=None, text=f"{threshold}: no data")
     ok = _OPERATORS[threshold.operator](observed, float(threshold.value))
-    shown = f"{observed / 1e6:.6g} ms" if threshold.is_time else f"{observed:.6g}"
+    # Histograms have three significant digits: a fourth tells on which side of a limit a time lies, more would be made up.
+    shown = f"{observed / 1e6:.4g} ms" if threshold.is_time else f"{observed:.10g}"
     return Outcome(
         threshold=str(threshold), ok=ok, observed=observed, text=f"{threshold}: {'met' if ok else 'not met'}, {shown}"
     )
