@@ -14,7 +14,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any, ClassVar, Final
 
@@ -31,7 +30,6 @@ from loadtests.recorder import Recorder, series_name
 from loadtests.settings import SUITES, Settings
 from loadtests.swarm import Connection, Swarm
 from loadtests.tallies import Finals
-from loadtests.targets import client_context
 from loadtests.vouchers import Till, issue
 from loadtests.workload import Action, Workload
 
@@ -146,9 +144,7 @@ class Crowd:
         self.joined = self.joined_first = self.expected_first = 0
         """Participants that were attached once; those of them, and of all, who join before the load begins."""
         self.swarm = Swarm(
-            tls=client_context(Path(settings.ca) if settings.ca else None, own=settings.own_certificate)
-            if target.tls
-            else None,
+            tls=settings.client_context(),
             server_name=target.host if target.tls else None,
             on_tick=self._tick,
         )

@@ -218,6 +218,7 @@ class _Session:
             arguments += ["--tls-ca", settings.ca]
         options = get_parser().parse_args(arguments)
         self._locust_arguments = arguments
+        options.num_users = settings.participants
         options.clock_shift_ms = ",".join(map(str, settings.clock_shift_ms))
         options.relaymark_run = settings.run
         options.relaymark_own_certificate = self._relay is not None and address.tls

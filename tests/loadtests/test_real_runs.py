@@ -293,6 +293,25 @@ def test_all_problems_of_the_options_are_told_at_once(tmp_path: Path) -> None:
         assert part in stderr
 
 
+def test_plain_locust_refuses_the_same_before_any_load(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = locust(
+        *("slow-readers", "http://127.0.0.1:1", tmp_path / "file", "--suite", "rot13", "--rate", "-3"),
+        *("--threshold", "x<1", "--threshold", "deliver: p(99)<", "--clock-shift-ms", "much", "--seed", "-1"),
+        users=2,
+        seconds=2,
+    )
+    deaf = locust("room", "ws://127.0.0.1:1", tmp_path / "out", users=4, seconds=2)
+    code, _, stderr = finish(wrong)
+    assert code == EXIT_CONFIGURATION, stderr
+    for part in ("--host", "rot13", "--rate", "x<1", "a number", "--clock-shift-ms", "--seed", "at least 3", "--out"):
+        assert part in stderr
+    code, _, stderr = finish(deaf)
+    assert code == EXIT_TARGET, stderr
+    assert "cannot be reached" in stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_out_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, stderr = finish(relaymark("room", out=tmp_path / "file"))
