@@ -221,6 +221,7 @@ class Actor:
         """Connect again at `at_ns`; what was attached resumes."""
         self._connection = None
         self._attached.clear()
+        self._catching.clear()
         self._crowd.attached -= self.attached
         self.attached = False
         self._generation += 1
@@ -325,28 +326,27 @@ class Actor:
             return
         crowd.opened(monotonic_ns() - began_ns)
         here_ns = now_ns + crowd.shift_ns
-        untimed = self._slow
+        slow, timed = self._slow, True
         if stamp.clock != crowd.clock:
             correction_ns = crowd.correction_ns(stamp.clock)
-            untimed = untimed or correction_ns is None
+            timed = correction_ns is not None
             here_ns -= correction_ns or 0
         # Who reads slowly on purpose is late by its own choice, which says nothing of the relay.
-        if not inbound.account.record(seq, stamp, stamp.sent_ns if untimed else here_ns):
+        if not inbound.account.record(seq, stamp, here_ns if timed and not slow else stamp.sent_ns):
             return
         crowd.tally.received += 1
         kind = stamp.kind
         latency_ns = here_ns - stamp.intended_ns
-        if untimed:
-            if self._slow:
-                crowd.deliver_slow(latency_ns)
-        else:
+        if timed and slow:
+            crowd.deliver_slow(latency_ns)
+        elif timed:
             crowd.deliver_intended[kind](latency_ns)
             crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
         if self._catching:
             self._catch_up(stream, seq, now_ns)
         if kind == _MESSAGE:
             step = inbound.fanout_step
-            if step and not untimed and not (stamp.counter + stamp.sender) % step:
+            if step and timed and not slow and not (stamp.counter + stamp.sender) % step:
                 crowd.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
         elif kind == _TIP and self._till is not None:
             crowd.tally.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
@@ -416,7 +416,7 @@ class Actor:
         for attach in self._attaches:
             account = self._account_of.get(attach.stream)
             epoch = after = None
-            if account is not None and attach.stream in self._asked and self._crowd.resumes:
+            if account is not None and account.subscribed and self._crowd.resumes:
                 epoch, after = account.resume
             self._asked[attach.stream] = after
             parts.append(self._speaking.subscribe(attach, after=after, epoch=epoch))
@@ -532,11 +532,11 @@ class Actor:
         """Seal and send what is due, or keep it until that can be done."""
         crowd = self._crowd
         stream = due.stream
-        if not self.attached or len(self._pending) >= PUBLISH_WINDOW or (due.durable and self._backlog):
-            if due.durable:
-                self._backlog.append(due)
-            else:
-                crowd.tally.skipped += 1
+        if due.durable and (not self.attached or self._backlog or len(self._pending) >= PUBLISH_WINDOW):
+            self._backlog.append(due)
+            return
+        if not self.attached:
+            crowd.tally.skipped += 1
             return
         shift_ns = crowd.shift_ns
         counter = crowd.ledger.sent(self.index, stream, due.kind, durable=due.durable)

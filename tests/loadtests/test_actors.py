@@ -227,6 +227,26 @@ def test_no_more_than_the_window_is_under_way(stage: Stage) -> None:
     assert stage.words[-1] == str(1000 + PUBLISH_WINDOW)
 
 
+def test_states_do_not_wait_for_the_window(stage: Stage) -> None:
+    stage.join()
+    for _ in range(PUBLISH_WINDOW + 1):
+        stage.actor.publish(stage.due())
+    # The relay acknowledges no states: one that is held back while it stands still would hide that.
+    stage.actor.publish(stage.due(durable=False))
+    assert stage.words[-2:] == ["state", "0"]
+    assert stage.crowd.tally.skipped == 0
+
+
+def test_who_was_never_subscribed_is_owed_nothing_from_before(stage: Stage) -> None:
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    assert stage.dialect.asked == {STREAM: (None, None)}
+
+
 def test_after_a_lost_connection_it_resumes_and_repeats_with_the_same_id_and_stamp(stage: Stage) -> None:
     stage.join(head=4)
     stage.actor.publish(stage.due())
@@ -253,6 +273,19 @@ def test_it_has_caught_up_when_it_has_all_up_to_the_head(stage: Stage) -> None:
     stage.tell(stage.from_peer(5))
     assert stage.values("resume") == []
     stage.tell(stage.from_peer(6))
+    assert len(stage.values("resume")) == 1
+
+
+def test_it_catches_up_with_a_relay_that_forgot_while_it_was_catching_up(stage: Stage) -> None:
+    stage.join(head=4)
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.join(head=6)
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 5 * RETRY_NS_MIN)
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    stage.tell(Subscribed(STREAM, EPOCH + 1, 0, False))
     assert len(stage.values("resume")) == 1
 
 
@@ -320,6 +353,16 @@ def test_a_time_of_another_clock_is_corrected_and_without_an_offset_left_out(sta
     # Clock 2 is 3000 ns behind ours: what it stamped happened 3000 ns later than it says... by our clock.
     assert stage.values("deliver", kind="message", basis="sent") == [3000 - 3000]
     assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 2
+
+
+def test_a_slow_reader_without_an_offset_is_not_timed_either() -> None:
+    stage = Stage("slow-readers", participants=10, index=9)
+    stage.join()
+    stage.go()
+    stage.tell(stage.from_peer(1, clock=2))
+    assert stage.values("deliver_slow") == []
+    assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 1
+    stage.crowd.close()
 
 
 def test_a_message_is_answered_by_two_receipts_at_their_times(stage: Stage) -> None:
