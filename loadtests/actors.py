@@ -524,6 +524,8 @@ class Actor:
             self.publish(Due(stream, kind, True, 0, body, due_ns))
 
     def _flush_backlog(self) -> None:
+        if self._crowd.quiet:
+            return
         waiting, self._backlog = self._backlog, deque()
         for due in waiting:
             self.publish(due)

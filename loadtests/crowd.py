@@ -29,7 +29,7 @@ from loadtests.ledger import Ledger
 from loadtests.recorder import Recorder, series_name
 from loadtests.settings import SUITES, Settings
 from loadtests.swarm import Connection, Swarm
-from loadtests.tallies import Finals
+from loadtests.tallies import Finals, SentLog
 from loadtests.vouchers import Till, issue
 from loadtests.workload import Action, Workload
 
@@ -134,6 +134,8 @@ class Crowd:
         self.start_ns = 0
         self.started = False
         self.sending = False
+        self.quiet = False
+        """The senders' final counters are told: nothing more is sent but what was sent before."""
         self.draining = False
         self.over = False
         self.clock = 0
@@ -281,7 +283,7 @@ class Crowd:
             self._corrections = {clock: offset - own for clock, offset in offsets_ns.items() if clock != self.clock}
 
     def stop(self) -> None:
-        """Nobody begins anything new."""
+        """Nobody begins anything new. The crowd does this itself when the load is over."""
         if self.sending:
             self._load_to = (monotonic_ns(), time.process_time_ns())
         self.sending = False
@@ -292,6 +294,12 @@ class Crowd:
     def silent(self) -> bool:
         """Everything that was due is sent and acknowledged."""
         return not self.sending and all(actor.silent for actor in self.actors.values())
+
+    def fall_quiet(self) -> SentLog:
+        """End all sending and return what was sent; what still waits for its turn stays unsent."""
+        self.stop()
+        self.quiet = True
+        return self.ledger.sent_log()
 
     def drain(self) -> None:
         """Every recipient unsubscribes; the relay's answer comes after all that it owed."""

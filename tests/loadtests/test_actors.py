@@ -388,6 +388,16 @@ def test_nothing_new_begins_after_the_end_of_the_load(stage: Stage) -> None:
     assert stage.dialect.sealed == {}
 
 
+def test_what_waits_when_the_final_counters_are_told_stays_unsent(stage: Stage) -> None:
+    stage.join()
+    for _ in range(PUBLISH_WINDOW + 1):
+        stage.actor.publish(stage.due())
+    log = stage.crowd.fall_quiet()
+    stage.tell(Published(1000, 1))
+    assert (stage.actor.unsent, stage.actor.unacknowledged) == (1, PUBLISH_WINDOW - 1)
+    assert log.finals().lines[STREAM, True][0][0] == PUBLISH_WINDOW
+
+
 def test_going_away_brings_it_back_after_the_time_that_was_asked_for(stage: Stage) -> None:
     stage.join()
     told_ns = stage.swarm.now_ns
