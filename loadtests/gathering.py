@@ -41,6 +41,8 @@ class WorkerLine:
         self.name = name
         self.status: dict[str, Any] = {}
         self.clock = 0
+        self.clock_error_ns: int | None = None
+        """The largest estimate during the load, so that it holds for every time that was taken."""
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.second: list[int] = []
@@ -104,6 +106,11 @@ class Gathering:
         self.fanout.add(data["fanout"])
         line.status = status = data["status"]
         line.clock = self._clocks.setdefault(data["clock_id"], len(self._clocks) + 1)
+        error_ns = status["clock_error_ns"]
+        if not self.load_from_ns or line.clock_error_ns is None:
+            line.clock_error_ns = error_ns
+        elif not self.load_to_ns and error_ns is not None:
+            line.clock_error_ns = max(line.clock_error_ns, error_ns)
         if self.load_from_ns:
             line.second.append(second)
             line.cpu.append(round(status["cpu"], 4))
@@ -211,7 +218,7 @@ class Gathering:
     @property
     def clock_error_ns(self) -> int | None:
         """Of a one-way time between any two workers; 0 where all share one clock, None if it is not known."""
-        return one_way_error_ns((line.clock, line.status.get("clock_error_ns")) for line in self.lines.values())
+        return one_way_error_ns((line.clock, line.clock_error_ns) for line in self.lines.values())
 
     def result(
         self, thresholds: Sequence[Threshold], command: Sequence[str], options: Mapping[str, Any]
@@ -229,6 +236,8 @@ class Gathering:
         self.fanout.finish(tally, {plan.index: plan.members for plan in workload.streams})
         tally.fold(0)
         totals = {**self.recorder.totals, **tally.totals}
+        if self.calibration is not None:
+            totals[series_name("echo")] = self.calibration
         ledger = self._totals()
         kinds = self._kinds(ledger)
         duration_ns = max(self.load_to_ns - self.load_from_ns, 0) if self.load_from_ns else 0
@@ -321,6 +330,13 @@ class Gathering:
 
     def _add_notes(self, ledger: Totals) -> None:
         self.notes.extend(ledger.faults[:10])
+        for count, what in (
+            (ledger.gaps, "numbers were told to be gone by the relay itself"),
+            (ledger.misnumbered, "records came under a number that another had before"),
+            (ledger.phantoms, "numbers never came, though no record is missing: the relay gave them to none, or twice"),
+        ):
+            if count:
+                self.notes.append(f"{count} {what}")
         counted: Counter[str] = Counter()
         for line in self.lines.values():
             if line.status:
@@ -394,7 +410,7 @@ class Gathering:
             lag_p99_ns=line.lag.percentile(99),
             loop_lag_p99_ns=line.loop_lag.percentile(99),
             clock_offset_ns=line.status.get("offset_ns"),
-            clock_error_ns=line.status.get("clock_error_ns"),
+            clock_error_ns=line.clock_error_ns,
         )
 
     @property

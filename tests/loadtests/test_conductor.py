@@ -14,6 +14,7 @@ from loadtests.ledger import Ledger
 from loadtests.recorder import Histogram, series_name
 from loadtests.results import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, Result
 from loadtests.settings import Settings
+from loadtests.thresholds import parse
 from loadtests.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP
 
 DELIVERED = series_name("deliver", kind="message", basis="sent")
@@ -27,6 +28,7 @@ class FakeWorkers:
         self.sent: list[tuple[str, str | None]] = []
         self.offsets: list[Any] = []
         self.cuts: list[bool] = []
+        self.clock_error_ns = 40
         self.ledgers = {name: Ledger() for name in ("a", "b")}
         self.clocks = dict(zip(("a", "b"), clocks, strict=True))
         self.settles = settles
@@ -103,7 +105,7 @@ class FakeWorkers:
             "rss_bytes": 1,
             "clock": 1,
             "offset_ns": clock * 100,
-            "clock_error_ns": 40,
+            "clock_error_ns": self.clock_error_ns,
             "descriptors_exhausted": 0,
             "ports_exhausted": 0,
             "joins": 2,
@@ -163,6 +165,32 @@ def test_workers_with_several_clocks_are_told_each_others_offsets() -> None:
     assert workers.offsets == [[(1, 500), (2, 900)]] * 2
     assert (CLOCKS, None) in workers.sent
     assert result.clock_error_ns == 80
+
+
+def test_the_clock_error_is_the_largest_of_the_load() -> None:
+    workers = FakeWorkers(clocks=(5, 9))
+    workers.clock_error_ns, workers.joined = 900, 1  # while they join, nothing is timed
+    workers.start(duration_s=1000.0)
+    workers.clock_error_ns, workers.joined = 50, 2
+    for name in ("a", "b"):
+        workers.report(name)
+    while workers.conductor.phase != "load":
+        gevent.sleep(0.001)
+    workers.clock_error_ns = 30
+    workers.report("a")
+    workers.report("b")
+    workers.conductor.stop()
+    assert workers.finish().clock_error_ns == 100
+
+
+def test_a_threshold_on_the_floor_of_the_rig_has_its_data() -> None:
+    workers = FakeWorkers()
+    workers.conductor.calibration = Histogram()
+    workers.conductor.calibration.record(2_000)
+    workers.conductor.thresholds = [parse("echo: max<1us")]
+    workers.start(duration_s=0.01)
+    (outcome,) = workers.finish().thresholds
+    assert (outcome.ok, outcome.observed) == (False, 2_000)
 
 
 def test_the_load_does_not_begin_before_everyone_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:

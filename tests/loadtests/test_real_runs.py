@@ -258,13 +258,14 @@ def test_what_comes_after_the_drain_is_late(relay: tuple[ReferenceRelay, str], t
     }
 
 
-def test_an_interrupt_before_the_load_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_load_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     process = relaymark("room", "--participants", "8", out=tmp_path)
     for _ in range(1000):
         if list(tmp_path.glob("*/relay.log")):
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, stdout, stderr = finish(process)
     assert (code, stdout) == (EXIT_INTERRUPTED, "")
     assert stderr == "relaymark run: interrupted before the load began.\n"
