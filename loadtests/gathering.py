@@ -27,6 +27,7 @@ from loadtests.validity import Facts, Finding, WorkerFacts, check
 from loadtests.workload import Workload
 
 _S_NS: Final = 1_000_000_000
+_CHAT: Final = series_name("deliver", kind="message", basis="intended")
 PROMISES: Final = {
     "durability": "as the store: memory loses all at a restart, sqlite commits before it acknowledges",
     "order": "numbered per stream, without a gap",
@@ -242,6 +243,7 @@ class Gathering:
         kinds = self._kinds(ledger)
         duration_ns = max(self.load_to_ns - self.load_from_ns, 0) if self.load_from_ns else 0
         self._add_notes(ledger)
+        self._compare_with_files(workload.media_from_ns)
         findings = [*self.findings, *check(self._facts(totals, ledger, kinds))]
         result = results.Result(
             relaymark=version("relaymark"),
@@ -355,6 +357,22 @@ class Gathering:
             )
         if self.recorder.late_intervals:
             self.notes.append(f"{self.recorder.late_intervals} intervals came late: in the totals, not in the history")
+
+    def _compare_with_files(self, from_ns: int) -> None:
+        """Note what files beside it did to the chat, where the chat was alone before."""
+        alone, beside = Histogram(), Histogram()
+        for interval in self.recorder.intervals() if from_ns else ():
+            if interval.name == _CHAT:
+                begin_ns = interval.second * _S_NS
+                if begin_ns >= from_ns:
+                    beside.merge(interval.histogram)
+                elif begin_ns + interval.width_s * _S_NS <= from_ns:
+                    alone.merge(interval.histogram)
+        if alone.count and beside.count:
+            said = [
+                f"p50 {h.percentile(50) / 1e6:.3g} ms, p99 {h.percentile(99) / 1e6:.3g} ms" for h in (alone, beside)
+            ]
+            self.notes.append(f"chat alone: {said[0]} ({alone.count}); beside files: {said[1]} ({beside.count})")
 
     def _attempts(self, which: str) -> results.Attempts:
         tried, first_ns = 0, None

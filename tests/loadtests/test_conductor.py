@@ -10,6 +10,7 @@ import pytest
 
 from loadtests import conductor as conductor_module
 from loadtests.conductor import Conductor
+from loadtests.gathering import Gathering
 from loadtests.ledger import Ledger
 from loadtests.recorder import Histogram, series_name
 from loadtests.results import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, Result
@@ -181,6 +182,17 @@ def test_the_clock_error_is_the_largest_of_the_load() -> None:
     workers.report("b")
     workers.conductor.stop()
     assert workers.finish().clock_error_ns == 100
+
+
+def test_what_files_do_to_the_chat_is_told() -> None:
+    settings = Settings(scenario="media", url="ws://127.0.0.1:9", participants=2, duration_s=4.0)
+    run = Gathering(settings, target="x", relay=None, workers=[])
+    for second, value_ns in enumerate((1_000_000, 1_000_000, 7_000_000, 7_000_000)):
+        histogram = Histogram()
+        histogram.record(value_ns)
+        run.recorder.merge_interval(second, {INTENDED: histogram.to_wire()})
+    (note,) = run.result([], [], {}).notes
+    assert note == "chat alone: p50 1 ms, p99 1 ms (2); beside files: p50 7 ms, p99 7 ms (2)"
 
 
 def test_a_threshold_on_the_floor_of_the_rig_has_its_data() -> None:
