@@ -56,8 +56,8 @@ _MESSAGE: Final = int(Kind.MESSAGE)
 _TIP: Final = int(Kind.TIP)
 _FIRST_ID: Final = 1_000
 """Above every slot: a refusal names an id or a slot by the same number."""
-SLOW_BUFFER_BYTES: Final = 4_096
-"""Receive buffer of a slow reader: without it the kernel would take megabytes on its behalf."""
+SLOW_PIECE_BYTES: Final = 4_096
+"""What a slow reader reads at once, and its receive buffer: otherwise the kernel would take megabytes on its behalf."""
 
 
 class _Inbound(NamedTuple):
@@ -194,7 +194,7 @@ class Actor:
         self._dialect = crowd.dialect()
         self._attached.clear()
         self._connection = crowd.swarm.connect(
-            self, crowd.address, receive_buffer_bytes=SLOW_BUFFER_BYTES if self._slow else None
+            self, crowd.address, piece_bytes=SLOW_PIECE_BYTES if self._slow else None
         )
 
     def start(self, start_ns: int) -> None:
@@ -289,8 +289,8 @@ class Actor:
         self._send(self._speaking.opening())
 
     def received(self, data: bytes, now_ns: int) -> None:
-        if self._plan.read_bytes_per_s is not None and self._crowd.sending:
-            self._slow_down(len(data), self._plan.read_bytes_per_s, now_ns)
+        if self._slow:
+            self._read_on(len(data), now_ns)
         for event in self._speaking.receive(data):
             if type(event) is tuple:
                 self._delivered(event, now_ns)  # type: ignore[arg-type]  # the only event that is a plain tuple
@@ -306,11 +306,15 @@ class Actor:
         """Return this participant's part of `span_ns`: a thousand who lost the relay do not come back together."""
         return span_ns * (self.index % _SPREAD) // _SPREAD
 
-    def _slow_down(self, size: int, bytes_per_s: int, now_ns: int) -> None:
-        connection = self._connection
+    def _read_on(self, size: int, now_ns: int) -> None:
+        """Let the connection, which pauses after each piece, read the next when this one's time has passed."""
+        connection, bytes_per_s = self._connection, self._plan.read_bytes_per_s
         assert connection is not None
-        connection.pause()
-        self._crowd.swarm.at(now_ns + size * 1_000_000_000 // bytes_per_s, lambda due_ns, now_ns: connection.resume())
+        if bytes_per_s is None or not self._crowd.sending:
+            connection.resume()
+        else:
+            due_ns = now_ns + size * 1_000_000_000 // bytes_per_s
+            self._crowd.swarm.at(due_ns, lambda due_ns, now_ns: connection.resume())
 
     # -- what comes ----------------------------------------------------------------------------------
 

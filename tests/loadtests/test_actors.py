@@ -34,7 +34,8 @@ EPOCH = 7
 
 
 class FakeConnection:
-    def __init__(self) -> None:
+    def __init__(self, piece_bytes: int | None) -> None:
+        self.piece_bytes = piece_bytes
         self.sent: list[bytes] = []
         self.state = "open"
         self.paused = False
@@ -49,9 +50,6 @@ class FakeConnection:
     def abort(self) -> None:
         self.state = "aborted"
 
-    def pause(self) -> None:
-        self.paused = True
-
     def resume(self) -> None:
         self.paused = False
 
@@ -62,8 +60,8 @@ class FakeSwarm:
         self.connections: list[FakeConnection] = []
         self._heap: list[tuple[int, int, Callable[[int, int], None]]] = []
 
-    def connect(self, handler: Any, address: object, *, receive_buffer_bytes: int | None = None) -> FakeConnection:
-        self.connections.append(FakeConnection())
+    def connect(self, handler: Any, address: object, *, piece_bytes: int | None = None) -> FakeConnection:
+        self.connections.append(FakeConnection(piece_bytes))
         return self.connections[-1]
 
     def at(self, due_ns: int, callback: Callable[[int, int], None]) -> None:
@@ -148,6 +146,7 @@ class Stage:
 
     def tell(self, *events: Event) -> None:
         self.dialect.script = list(events)
+        self.connection.paused = self.connection.piece_bytes is not None  # as the swarm does after a read
         self.actor.received(b"something", self.swarm.now_ns)
 
     def join(self, head: int = 0) -> None:
@@ -461,9 +460,16 @@ def test_a_slow_reader_pauses_and_is_not_among_the_latencies() -> None:
     assert stage.values("deliver", kind="message", basis="sent") == []
     assert stage.values("deliver_slow") == [0]
     assert stage.connection.paused
-    stage.swarm.advance(now_ns + 100_000_000_000)
+    # "something" has 9 bytes, each of which takes its time.
+    rate = stage.actor._plan.read_bytes_per_s
+    assert rate is not None
+    stage.swarm.advance(now_ns + 8 * 1_000_000_000 // rate)
+    assert stage.connection.paused
+    stage.swarm.advance(now_ns + 9 * 1_000_000_000 // rate)
     assert not stage.connection.paused
-    stage.connection.pause()
+    stage.connection.paused = True
     stage.crowd.stop()
     assert not stage.connection.paused
+    stage.tell()
+    assert not stage.connection.paused, "who reads slowly does so only while the load goes on"
     stage.crowd.close()

@@ -50,6 +50,10 @@ def test_every_scenario_reconciles_on_a_healthy_relay_under_plain_locust(
             if name == "reconnect-storm":
                 assert result.resumes.tried == 24
                 assert result.resumes.failed == 0
+            if name == "slow-readers":
+                slow = result.histogram("deliver_slow")
+                assert slow.percentile(50) > result.histogram("deliver", basis="intended").percentile(50)
+                assert slow.max_ns > 500_000_000, "at half of the room's rate they fall behind by seconds"
 
 
 def test_several_workers_are_merged_and_thresholds_are_judged(tmp_path: Path) -> None:
