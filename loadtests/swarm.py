@@ -366,6 +366,9 @@ class Swarm:
         if connection._tls is not None:
             plain = self._decrypt(connection, connection._tls, data)
             if plain is None:
+                # The handler learns nothing of a piece of a TLS record, so the rest is not its to ask for.
+                if connection._piece_bytes is not None:
+                    connection.resume()
                 return
             if not plain:
                 self.fail(connection, "closed by the peer")

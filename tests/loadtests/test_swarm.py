@@ -424,6 +424,18 @@ def test_tls_carries_more_than_a_record_each_way(listener: socket.socket) -> Non
     thread.join()
 
 
+def test_pieces_of_a_tls_record_go_on_by_themselves(listener: socket.socket) -> None:
+    thread = serve_tls(listener)
+    swarm = Swarm(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
+    handler = Recorder()
+    connection = swarm.connect(handler, listener.getsockname(), piece_bytes=16)
+    run_until(swarm, lambda: handler.opened == 1)
+    connection.send(bytes(500))
+    run_until(swarm, lambda: len(handler.data) == 500)
+    swarm.stop()
+    thread.join()
+
+
 def test_a_certificate_that_does_not_verify_ends_the_connection(listener: socket.socket) -> None:
     thread = serve_tls(listener)
     swarm = Swarm(tls=ssl.create_default_context(), server_name="localhost")
