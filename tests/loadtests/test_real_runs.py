@@ -218,15 +218,16 @@ def faulty(
 def test_dropped_repeated_and_swapped_records_are_counted_exactly(
     relay: tuple[ReferenceRelay, str], tmp_path: Path
 ) -> None:
+    # The first connection asks whether the target speaks the protocol, the second compares clocks.
     plan = {
-        (2, 3, True): DROP,
-        (3, 4, True): DROP,
-        (4, 5, True): DROP,
-        (5, 2, True): REPEAT,
-        (6, 6, True): REPEAT,
-        (7, 4, True): SWAP,
-        (4, 3, False): DROP,
-        (5, 5, False): DROP,
+        (3, 3, True): DROP,
+        (4, 4, True): DROP,
+        (5, 5, True): DROP,
+        (6, 2, True): REPEAT,
+        (7, 6, True): REPEAT,
+        (8, 4, True): SWAP,
+        (5, 3, False): DROP,
+        (6, 5, False): DROP,
     }
     proxy, counted, _ = faulty(relay, tmp_path, lambda sight: plan.get(sight, PASS))
     assert proxy.done == {DROP: 3, REPEAT: 2, SWAP: 1, "drop-state": 2}
