@@ -56,8 +56,8 @@ _MESSAGE: Final = int(Kind.MESSAGE)
 _TIP: Final = int(Kind.TIP)
 _FIRST_ID: Final = 1_000
 """Above every slot: a refusal names an id or a slot by the same number."""
-SLOW_BUFFER_BYTES: Final = 4_096
-"""Receive buffer of a slow reader: without it the kernel would take megabytes on its behalf."""
+SLOW_PIECE_BYTES: Final = 4_096
+"""What a slow reader reads at once, and its receive buffer: otherwise the kernel would take megabytes on its behalf."""
 
 
 class _Inbound(NamedTuple):
@@ -194,7 +194,7 @@ class Actor:
         self._dialect = crowd.dialect()
         self._attached.clear()
         self._connection = crowd.swarm.connect(
-            self, crowd.address, receive_buffer_bytes=SLOW_BUFFER_BYTES if self._slow else None
+            self, crowd.address, piece_bytes=SLOW_PIECE_BYTES if self._slow else None
         )
 
     def start(self, start_ns: int) -> None:
@@ -221,6 +221,7 @@ class Actor:
         """Connect again at `at_ns`; what was attached resumes."""
         self._connection = None
         self._attached.clear()
+        self._catching.clear()
         self._crowd.attached -= self.attached
         self.attached = False
         self._generation += 1
@@ -288,8 +289,8 @@ class Actor:
         self._send(self._speaking.opening())
 
     def received(self, data: bytes, now_ns: int) -> None:
-        if self._plan.read_bytes_per_s is not None and self._crowd.sending:
-            self._slow_down(len(data), self._plan.read_bytes_per_s, now_ns)
+        if self._slow:
+            self._read_on(len(data), now_ns)
         for event in self._speaking.receive(data):
             if type(event) is tuple:
                 self._delivered(event, now_ns)  # type: ignore[arg-type]  # the only event that is a plain tuple
@@ -305,11 +306,15 @@ class Actor:
         """Return this participant's part of `span_ns`: a thousand who lost the relay do not come back together."""
         return span_ns * (self.index % _SPREAD) // _SPREAD
 
-    def _slow_down(self, size: int, bytes_per_s: int, now_ns: int) -> None:
-        connection = self._connection
+    def _read_on(self, size: int, now_ns: int) -> None:
+        """Let the connection, which pauses after each piece, read the next when this one's time has passed."""
+        connection, bytes_per_s = self._connection, self._plan.read_bytes_per_s
         assert connection is not None
-        connection.pause()
-        self._crowd.swarm.at(now_ns + size * 1_000_000_000 // bytes_per_s, lambda due_ns, now_ns: connection.resume())
+        if bytes_per_s is None or not self._crowd.sending:
+            connection.resume()
+        else:
+            due_ns = now_ns + size * 1_000_000_000 // bytes_per_s
+            self._crowd.swarm.at(due_ns, lambda due_ns, now_ns: connection.resume())
 
     # -- what comes ----------------------------------------------------------------------------------
 
@@ -325,28 +330,27 @@ class Actor:
             return
         crowd.opened(monotonic_ns() - began_ns)
         here_ns = now_ns + crowd.shift_ns
-        untimed = self._slow
+        slow, timed = self._slow, True
         if stamp.clock != crowd.clock:
             correction_ns = crowd.correction_ns(stamp.clock)
-            untimed = untimed or correction_ns is None
+            timed = correction_ns is not None
             here_ns -= correction_ns or 0
         # Who reads slowly on purpose is late by its own choice, which says nothing of the relay.
-        if not inbound.account.record(seq, stamp, stamp.sent_ns if untimed else here_ns):
+        if not inbound.account.record(seq, stamp, here_ns if timed and not slow else stamp.sent_ns):
             return
         crowd.tally.received += 1
         kind = stamp.kind
         latency_ns = here_ns - stamp.intended_ns
-        if untimed:
-            if self._slow:
-                crowd.deliver_slow(latency_ns)
-        else:
+        if timed and slow:
+            crowd.deliver_slow(latency_ns)
+        elif timed:
             crowd.deliver_intended[kind](latency_ns)
             crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
         if self._catching:
             self._catch_up(stream, seq, now_ns)
         if kind == _MESSAGE:
             step = inbound.fanout_step
-            if step and not untimed and not (stamp.counter + stamp.sender) % step:
+            if step and timed and not slow and not (stamp.counter + stamp.sender) % step:
                 crowd.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
         elif kind == _TIP and self._till is not None:
             crowd.tally.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
@@ -416,7 +420,7 @@ class Actor:
         for attach in self._attaches:
             account = self._account_of.get(attach.stream)
             epoch = after = None
-            if account is not None and attach.stream in self._asked and self._crowd.resumes:
+            if account is not None and account.subscribed and self._crowd.resumes:
                 epoch, after = account.resume
             self._asked[attach.stream] = after
             parts.append(self._speaking.subscribe(attach, after=after, epoch=epoch))
@@ -524,6 +528,8 @@ class Actor:
             self.publish(Due(stream, kind, True, 0, body, due_ns))
 
     def _flush_backlog(self) -> None:
+        if self._crowd.quiet:
+            return
         waiting, self._backlog = self._backlog, deque()
         for due in waiting:
             self.publish(due)
@@ -532,11 +538,11 @@ class Actor:
         """Seal and send what is due, or keep it until that can be done."""
         crowd = self._crowd
         stream = due.stream
-        if not self.attached or len(self._pending) >= PUBLISH_WINDOW or (due.durable and self._backlog):
-            if due.durable:
-                self._backlog.append(due)
-            else:
-                crowd.tally.skipped += 1
+        if due.durable and (not self.attached or self._backlog or len(self._pending) >= PUBLISH_WINDOW):
+            self._backlog.append(due)
+            return
+        if not self.attached:
+            crowd.tally.skipped += 1
             return
         shift_ns = crowd.shift_ns
         counter = crowd.ledger.sent(self.index, stream, due.kind, durable=due.durable)

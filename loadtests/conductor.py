@@ -159,7 +159,8 @@ class Conductor:
                 break
 
     def _drain(self, run: Gathering) -> None:
-        self._send(STOP, {}, None)
+        over = run.load_from_ns and monotonic_ns() - run.load_from_ns >= int(run.settings.duration_s * 1e9)
+        self._send(STOP, {"cut": not over}, None)
         if run.load_from_ns:
             run.load_ends()
         patience_s = run.settings.drain_s + GRACE_S

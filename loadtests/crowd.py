@@ -14,7 +14,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any, ClassVar, Final
 
@@ -30,8 +29,7 @@ from loadtests.ledger import Ledger
 from loadtests.recorder import Recorder, series_name
 from loadtests.settings import SUITES, Settings
 from loadtests.swarm import Connection, Swarm
-from loadtests.tallies import Finals
-from loadtests.targets import client_context
+from loadtests.tallies import Finals, SentLog
 from loadtests.vouchers import Till, issue
 from loadtests.workload import Action, Workload
 
@@ -136,6 +134,8 @@ class Crowd:
         self.start_ns = 0
         self.started = False
         self.sending = False
+        self.quiet = False
+        """The senders' final counters are told: nothing more is sent but what was sent before."""
         self.draining = False
         self.over = False
         self.clock = 0
@@ -146,9 +146,7 @@ class Crowd:
         self.joined = self.joined_first = self.expected_first = 0
         """Participants that were attached once; those of them, and of all, who join before the load begins."""
         self.swarm = Swarm(
-            tls=client_context(Path(settings.ca) if settings.ca else None, own=settings.own_certificate)
-            if target.tls
-            else None,
+            tls=settings.client_context(),
             server_name=target.host if target.tls else None,
             on_tick=self._tick,
         )
@@ -285,7 +283,7 @@ class Crowd:
             self._corrections = {clock: offset - own for clock, offset in offsets_ns.items() if clock != self.clock}
 
     def stop(self) -> None:
-        """Nobody begins anything new."""
+        """Nobody begins anything new. The crowd does this itself when the load is over."""
         if self.sending:
             self._load_to = (monotonic_ns(), time.process_time_ns())
         self.sending = False
@@ -296,6 +294,12 @@ class Crowd:
     def silent(self) -> bool:
         """Everything that was due is sent and acknowledged."""
         return not self.sending and all(actor.silent for actor in self.actors.values())
+
+    def fall_quiet(self) -> SentLog:
+        """End all sending and return what was sent; what still waits for its turn stays unsent."""
+        self.stop()
+        self.quiet = True
+        return self.ledger.sent_log()
 
     def drain(self) -> None:
         """Every recipient unsubscribes; the relay's answer comes after all that it owed."""

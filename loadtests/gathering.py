@@ -28,6 +28,7 @@ from loadtests.validity import Facts, Finding, WorkerFacts, check
 from loadtests.workload import Workload
 
 _S_NS: Final = 1_000_000_000
+_CHAT: Final = series_name("deliver", kind="message", basis="intended")
 PROMISES: Final = {
     "durability": "as the store: memory loses all at a restart, sqlite commits before it acknowledges",
     "order": "numbered per stream, without a gap",
@@ -42,6 +43,8 @@ class WorkerLine:
         self.name = name
         self.status: dict[str, Any] = {}
         self.clock = 0
+        self.clock_error_ns: int | None = None
+        """The largest estimate during the load, so that it holds for every time that was taken."""
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.second: list[int] = []
@@ -108,6 +111,11 @@ class Gathering:
         line.clock = self._clocks.setdefault(data["clock_id"], len(self._clocks) + 1)
         if line.tally("cuts"):
             self._mark_cut()
+        error_ns = status["clock_error_ns"]
+        if not self.load_from_ns or line.clock_error_ns is None:
+            line.clock_error_ns = error_ns
+        elif not self.load_to_ns and error_ns is not None:
+            line.clock_error_ns = max(line.clock_error_ns, error_ns)
         if self.load_from_ns:
             line.second.append(second)
             line.cpu.append(round(status["cpu"], 4))
@@ -229,7 +237,7 @@ class Gathering:
     @property
     def clock_error_ns(self) -> int | None:
         """Of a one-way time between any two workers; 0 where all share one clock, None if it is not known."""
-        return one_way_error_ns((line.clock, line.status.get("clock_error_ns")) for line in self.lines.values())
+        return one_way_error_ns((line.clock, line.clock_error_ns) for line in self.lines.values())
 
     def result(
         self, thresholds: Sequence[Threshold], command: Sequence[str], options: Mapping[str, Any]
@@ -247,10 +255,13 @@ class Gathering:
         self.fanout.finish(tally, {plan.index: plan.members for plan in workload.streams})
         tally.fold(0)
         totals = {**self.recorder.totals, **tally.totals}
+        if self.calibration is not None:
+            totals[series_name("echo")] = self.calibration
         ledger = self._totals()
         kinds = self._kinds(ledger)
         duration_ns = max(self.load_to_ns - self.load_from_ns, 0) if self.load_from_ns else 0
         self._add_notes(ledger)
+        self._compare_with_files(workload.media_from_ns)
         findings = [*self.findings, *check(self._facts(totals, ledger, kinds))]
         result = results.Result(
             relaymark=version("relaymark"),
@@ -339,6 +350,13 @@ class Gathering:
 
     def _add_notes(self, ledger: Totals) -> None:
         self.notes.extend(ledger.faults[:10])
+        for count, what in (
+            (ledger.gaps, "numbers were told to be gone by the relay itself"),
+            (ledger.misnumbered, "records came under a number that another had before"),
+            (ledger.phantoms, "numbers never came, though no record is missing: the relay gave them to none, or twice"),
+        ):
+            if count:
+                self.notes.append(f"{count} {what}")
         counted: Counter[str] = Counter()
         for line in self.lines.values():
             if line.status:
@@ -357,6 +375,22 @@ class Gathering:
             )
         if self.recorder.late_intervals:
             self.notes.append(f"{self.recorder.late_intervals} intervals came late: in the totals, not in the history")
+
+    def _compare_with_files(self, from_ns: int) -> None:
+        """Note what files beside it did to the chat, where the chat was alone before."""
+        alone, beside = Histogram(), Histogram()
+        for interval in self.recorder.intervals() if from_ns else ():
+            if interval.name == _CHAT:
+                begin_ns = interval.second * _S_NS
+                if begin_ns >= from_ns:
+                    beside.merge(interval.histogram)
+                elif begin_ns + interval.width_s * _S_NS <= from_ns:
+                    alone.merge(interval.histogram)
+        if alone.count and beside.count:
+            said = [
+                f"p50 {h.percentile(50) / 1e6:.3g} ms, p99 {h.percentile(99) / 1e6:.3g} ms" for h in (alone, beside)
+            ]
+            self.notes.append(f"chat alone: {said[0]} ({alone.count}); beside files: {said[1]} ({beside.count})")
 
     def _attempts(self, which: str) -> results.Attempts:
         tried, first_ns = 0, None
@@ -412,7 +446,7 @@ class Gathering:
             lag_p99_ns=line.lag.percentile(99),
             loop_lag_p99_ns=line.loop_lag.percentile(99),
             clock_offset_ns=line.status.get("offset_ns"),
-            clock_error_ns=line.status.get("clock_error_ns"),
+            clock_error_ns=line.clock_error_ns,
         )
 
     @property

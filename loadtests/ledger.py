@@ -241,7 +241,6 @@ class Account:
     __slots__ = (
         "_counters",
         "_delivered",
-        "_joined",
         "_ledger",
         "_numbers",
         "_states",
@@ -250,6 +249,7 @@ class Account:
         "echo",
         "recipient",
         "stream",
+        "subscribed",
     )
 
     def __init__(self, ledger: Ledger, recipient: int, stream: int, *, echo: bool) -> None:
@@ -258,7 +258,8 @@ class Account:
         self.stream = stream
         self.echo = echo
         self.closed = False
-        self._joined = False
+        self.subscribed = False
+        """At least once."""
         self._numbers = _Numbers()
         self._counters = _Counters(ledger.places(stream, durable=True), from_start=False)
         self._states = _Counters(ledger.places(stream, durable=False), from_start=False)
@@ -273,8 +274,8 @@ class Account:
         `after`: what was asked for, None for only what is new; the first time None or 0. `from_start`: nobody has sent
         anything in this run yet (a head of 0 tells that of the durable records by itself).
         """
-        again = self._joined
-        self._joined = True
+        again = self.subscribed
+        self.subscribed = True
         self.closed = False
         base = 0 if head is None or after is not None else head
         if not again:

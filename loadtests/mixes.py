@@ -74,6 +74,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     tips_share: float = 0.0
     media_share: float = 0.0
     """Files for each chat message; private where there are private chats, otherwise by the performer."""
+    media_from: float = 0.0
+    """When the files begin: what comes before is the chat alone, to compare with."""
 
     # -- events
     flash_share: float = 0.0
@@ -122,8 +124,9 @@ MIXES: Final = {
         tips_share=1.0,
     ),
     "media": Mix(
-        about="chunked sealed files beside private chat",
-        media_share=0.1,
+        about="private chat, alone for half of the run and then beside chunked sealed files",
+        media_share=0.2,
+        media_from=0.5,
     ),
     "flash-crowd": Mix(
         about="four in five viewers of a room join within two seconds",

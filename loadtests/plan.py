@@ -57,13 +57,8 @@ class Refused(Exception):
 
 def check(plan: Plan) -> list[Threshold]:
     """Return the thresholds. Raises Refused with everything that cannot work."""
-    problems = [*plan.problems, *problems_of(plan.settings)]
-    thresholds = []
-    for text in plan.thresholds:
-        try:
-            thresholds.append(parse(text, kinds=KIND_NAMES[1:]))
-        except ThresholdError as error:
-            problems.append(f"{error}.")
+    thresholds, wrong = read_thresholds(plan.thresholds)
+    problems = [*plan.problems, *problems_of(plan.settings), *wrong]
     if plan.target != REFERENCE:
         try:
             parse_url(plan.target)
@@ -96,11 +91,22 @@ def check(plan: Plan) -> list[Threshold]:
             problems.append(f"--metrics: {error}.")
     if plan.ui:
         problems += _cannot_listen("--ui", UI_HOST, UI_PORT)
-    if problem := _cannot_write(Path(plan.out)):
+    if problem := cannot_write(Path(plan.out)):
         problems.append(problem)
     if problems:
         raise Refused(EXIT_CONFIGURATION, problems)
     return thresholds
+
+
+def read_thresholds(texts: Sequence[str]) -> tuple[list[Threshold], list[str]]:
+    """Return the thresholds, and what is wrong with those that cannot be read."""
+    thresholds, problems = [], []
+    for text in texts:
+        try:
+            thresholds.append(parse(text, kinds=KIND_NAMES[1:]))
+        except ThresholdError as error:
+            problems.append(f"{error}.")
+    return thresholds, problems
 
 
 def _cannot_listen(option: str, host: str, port: int) -> list[str]:
@@ -115,7 +121,7 @@ def _cannot_listen(option: str, host: str, port: int) -> list[str]:
     return []
 
 
-def _cannot_write(out: Path) -> str | None:
+def cannot_write(out: Path) -> str | None:
     """Return why no results can be written under `out`, without making anything there."""
     there = out
     while not there.exists() and there != there.parent:
@@ -125,4 +131,4 @@ def _cannot_write(out: Path) -> str | None:
     return f"--out: results cannot be written to {out}: {there} is {'not writable' if there.is_dir() else 'no folder'}."
 
 
-__all__ = ["REFERENCE", "UI_HOST", "UI_PORT", "Plan", "Refused", "check"]
+__all__ = ["REFERENCE", "UI_HOST", "UI_PORT", "Plan", "Refused", "cannot_write", "check", "read_thresholds"]

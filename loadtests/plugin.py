@@ -29,11 +29,12 @@ from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunne
 
 from loadtests import locust_stats
 from loadtests.conductor import Conductor
-from loadtests.envelope import KIND_NAMES
-from loadtests.results import EXIT_CONFIGURATION, Result, ResultsError, create_run_directory, write
+from loadtests.plan import cannot_write, read_thresholds
+from loadtests.probe import probe
+from loadtests.results import EXIT_CONFIGURATION, EXIT_TARGET, Result, ResultsError, create_run_directory, write
 from loadtests.settings import DRAIN_S_DEFAULT, DURATION_S_DEFAULT, SUITES, Settings, problems_of
 from loadtests.targets import TargetError
-from loadtests.thresholds import Threshold, ThresholdError, parse
+from loadtests.thresholds import Threshold
 from loadtests.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP, Worker
 
 PAGE_TIMER_S: Final = 0.5
@@ -153,9 +154,22 @@ def settings_of(options: Namespace, name: str, participants: int) -> Settings:
     return settings
 
 
-def thresholds_of(options: Namespace) -> list[Threshold]:
-    """Return the thresholds of Locust's options. Raises ThresholdError."""
-    return [parse(text, kinds=KIND_NAMES[1:]) for text in options.threshold or ()]
+def _check(options: Namespace, name: str) -> list[Threshold]:
+    """Return the thresholds of Locust's options. Raises ValueError with every problem in it.
+
+    Without a page, everything is known from the start; with one, it has fields for the settings, and is asked later.
+    """
+    thresholds, problems = read_thresholds(options.threshold or ())
+    if options.out and (problem := cannot_write(Path(options.out))):
+        problems.append(problem)
+    if options.headless:
+        try:
+            settings_of(options, name, options.num_users or 1)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError(" ".join(problems))
+    return thresholds
 
 
 # -- the two sides -----------------------------------------------------------------------------------
@@ -169,9 +183,11 @@ def _attach(name: str, environment: Any, **_: Any) -> None:
     options.run_time = None
     if isinstance(runner, MasterRunner | LocalRunner):
         try:
-            environment.relaymark = _Master(environment, name)
-        except ThresholdError as error:
-            _refuse(str(error))
+            thresholds = _check(options, name)
+        except ValueError as error:
+            sys.stderr.write(f"relaymark: {error}\n")
+            sys.exit(EXIT_CONFIGURATION)
+        environment.relaymark = _Master(environment, name, thresholds)
         if environment.web_ui is not None:
             from loadtests.report import locust_tab
 
@@ -180,15 +196,10 @@ def _attach(name: str, environment: Any, **_: Any) -> None:
         _attach_worker(environment)
 
 
-def _refuse(problem: str) -> None:
-    sys.stderr.write(f"relaymark: {problem}\n")
-    sys.exit(EXIT_CONFIGURATION)
-
-
 class _Master:
     """Ties the conductor to Locust's master, or to a lone process."""
 
-    def __init__(self, environment: Any, name: str) -> None:
+    def __init__(self, environment: Any, name: str, thresholds: list[Threshold]) -> None:
         self._environment = environment
         self._runner = environment.runner
         self._name = name
@@ -199,7 +210,7 @@ class _Master:
         """The result is shown and written here; `relaymark run` does it itself."""
         self._page_ends_ns = 0
         self.conductor = Conductor(send=self._send, alive=self._alive, on_done=self._on_done)
-        self.conductor.thresholds = thresholds_of(environment.parsed_options)
+        self.conductor.thresholds = thresholds
         for kind in (REPORT, QUIET, SETTLED):
             self._runner.register_message(kind, partial(self._on_message, kind))
         environment.events.test_start.add_listener(self._on_test_start)
@@ -227,13 +238,14 @@ class _Master:
             self._page_ends_ns = monotonic_ns() + int((options.run_time - PAGE_TIMER_S) * 1e9)
         try:
             settings = settings_of(options, self._name, self._runner.target_user_count)
-        except ValueError as error:
+            if self.reports:  # `relaymark run` has asked the target before
+                self.conductor.target = settings.address.url
+                probe(settings.address, settings.client_context())
+        except (ValueError, TargetError) as error:
             _log.error("%s", error)
-            self._environment.process_exit_code = EXIT_CONFIGURATION
+            self._environment.process_exit_code = EXIT_TARGET if isinstance(error, TargetError) else EXIT_CONFIGURATION
             gevent.spawn(self._runner.quit if self.quits else self._runner.stop)
             return
-        if self.reports:
-            self.conductor.target = settings.address.url
         workers = ["local"]
         if isinstance(self._runner, MasterRunner):
             # The dispatcher deals the first user to the first of these, the second to the second, and so on in turn.
@@ -339,4 +351,4 @@ def _leave_ctrl_c_to_the_master(environment: Any) -> None:
     signal.signal(signal.SIGINT, on_interrupt)
 
 
-__all__ = ["PLAN", "main", "scenario", "settings_of", "thresholds_of"]
+__all__ = ["PLAN", "main", "scenario", "settings_of"]

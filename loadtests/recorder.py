@@ -51,9 +51,9 @@ METRICS: Final[Mapping[str, str]] = {
     "open": "opening one record",
     "lag": "how late the generator sent, against its schedule",
     "loop_lag": "how late the generator's loop ran",
-    "fanout_first": "from publishing to the first recipient in a room",
-    "fanout_median": "from publishing to the median recipient in a room",
-    "fanout_last": "from publishing to the last recipient in a room",
+    "fanout_first": "from the intended send to the first recipient in a room",
+    "fanout_median": "from the intended send to the median recipient in a room",
+    "fanout_last": "from the intended send to the last recipient in a room",
     "staleness": "age of the newest ephemeral state that a recipient has",
     "echo": "round trip to an echo server: the floor of this rig",
 }

@@ -96,7 +96,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
     duplicated: int = 0
     reordered: int = 0
     late: int = 0
-    """Came after the drain's deadline."""
+    """Of the delivered: more than ten seconds after it was sent, or after the drain's deadline."""
     boundary: int = 0
     """Sent while the recipient was joining or leaving: owed to nobody, counted apart."""
     superseded: int = 0

@@ -218,6 +218,7 @@ class _Session:
             arguments += ["--tls-ca", settings.ca]
         options = get_parser().parse_args(arguments)
         self._locust_arguments = arguments
+        options.num_users = settings.participants
         options.clock_shift_ms = ",".join(map(str, settings.clock_shift_ms))
         options.relaymark_run = settings.run
         options.relaymark_own_certificate = self._relay is not None and address.tls
@@ -281,8 +282,7 @@ class _Session:
 
     def _let_ctrl_c_refuse(self) -> None:
         """From now on Ctrl-C ends the preparations at their next step: an exception may strike where it is lost."""
-        before = signal.signal(signal.SIGINT, lambda _number, _frame: self._interrupted.set())
-        self._stack.callback(signal.signal, signal.SIGINT, before)
+        self._on_signals(lambda _number, _frame: self._interrupted.set())
 
     def _go_on(self) -> None:
         """Raise KeyboardInterrupt if there was a Ctrl-C."""
@@ -296,8 +296,12 @@ class _Session:
             self._interrupted.set()
             conductor.stop(interrupted=True)
 
-        before = signal.signal(signal.SIGINT, on_interrupt)
-        self._stack.callback(signal.signal, signal.SIGINT, before)
+        self._on_signals(on_interrupt)
+
+    def _on_signals(self, handler: Callable[[int, Any], None]) -> None:
+        # A CI system ends what takes too long by SIGTERM, and by default that would leave the relay and the workers.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._stack.callback(signal.signal, number, signal.signal(number, handler))
 
     def _serve_metrics(self, conductor: Conductor) -> Any:
         plan = self._plan

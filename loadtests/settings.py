@@ -50,6 +50,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> Address:
         return parse_url(self.url)
 
+    def client_context(self) -> ssl.SSLContext | None:
+        """Return what verifies the target, None where it is reached without TLS."""
+        if not self.address.tls:
+            return None
+        return client_context(Path(self.ca) if self.ca else None, own=self.own_certificate)
+
     def to_wire(self) -> dict[str, Any]:
         return dict(msgspec.to_builtins(self))
 

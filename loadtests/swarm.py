@@ -91,7 +91,7 @@ class Connection:
         "_deadline_ns",
         "_discarded",
         "_events",
-        "_paused",
+        "_piece_bytes",
         "_queue",
         "_socket",
         "_swarm",
@@ -101,8 +101,9 @@ class Connection:
         "open",
     )
 
-    def __init__(self, swarm: Swarm, handler: Handler) -> None:
+    def __init__(self, swarm: Swarm, handler: Handler, piece_bytes: int | None) -> None:
         self._swarm = swarm
+        self._piece_bytes = piece_bytes
         self.handler = handler
         self.fd = -1
         self.open = False
@@ -110,7 +111,6 @@ class Connection:
         self._queue: deque[bytes] = deque()
         self._cork: list[bytes] | None = None
         self._events = 0
-        self._paused = False
         self._deadline_ns = 0
         self._discarded = False
         self._tls: _Tls | None = None
@@ -131,11 +131,9 @@ class Connection:
 
     def pause(self) -> None:
         """Stop reading: the socket's buffer fills, and then the peer's."""
-        self._paused = True
         self._watch(self._events & ~READ)
 
     def resume(self) -> None:
-        self._paused = False
         if self.open:
             self._watch(self._events | READ)
 
@@ -207,7 +205,7 @@ class Swarm:
         self._on_tick = on_tick
         self._connects_max = connects_max
         self._connections: dict[int, Connection] = {}
-        self._waiting: deque[tuple[Connection, tuple[str, int], int | None]] = deque()
+        self._waiting: deque[tuple[Connection, tuple[str, int]]] = deque()
         self._connecting = 0
         self._inbox: deque[tuple[Connection, bytes | str, int]] = deque()
         self._inbox_bytes = 0
@@ -234,12 +232,13 @@ class Swarm:
 
     # -- for actors ----------------------------------------------------------------------------------
 
-    def connect(
-        self, handler: Handler, address: tuple[str, int], *, receive_buffer_bytes: int | None = None
-    ) -> Connection:
-        """Open a connection as soon as fewer than the allowed number are under way; `address` is a numeric one."""
-        connection = Connection(self, handler)
-        self._waiting.append((connection, address, receive_buffer_bytes))
+    def connect(self, handler: Handler, address: tuple[str, int], *, piece_bytes: int | None = None) -> Connection:
+        """Open a connection as soon as fewer than the allowed number are under way; `address` is a numeric one.
+
+        With `piece_bytes` at most so much is read at once, and then nothing until the handler has it and resumes.
+        """
+        connection = Connection(self, handler, piece_bytes)
+        self._waiting.append((connection, address))
         self.at(0, self._connect_next)
         return connection
 
@@ -330,13 +329,15 @@ class Swarm:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection._socket.recv(RECV_BYTES)
+            data = connection._socket.recv(connection._piece_bytes or RECV_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             self.fail(connection, _text(error))
             return
         if data:
+            if connection._piece_bytes is not None:
+                connection.pause()
             self._inbox.append((connection, data, monotonic_ns()))
             self._inbox_bytes += len(data)
         else:
@@ -365,6 +366,9 @@ class Swarm:
         if connection._tls is not None:
             plain = self._decrypt(connection, connection._tls, data)
             if plain is None:
+                # The handler learns nothing of a piece of a TLS record, so the rest is not its to ask for.
+                if connection._piece_bytes is not None:
+                    connection.resume()
                 return
             if not plain:
                 self.fail(connection, "closed by the peer")
@@ -420,12 +424,12 @@ class Swarm:
 
     def _connect_next(self, _due_ns: int = 0, _now_ns: int = 0) -> None:
         while self._waiting and self._connecting < self._connects_max:
-            connection, address, receive_buffer_bytes = self._waiting.popleft()
+            connection, address = self._waiting.popleft()
             self._connecting += 1
             connection._deadline_ns = monotonic_ns() + CONNECT_NS_MAX
-            self._open(connection, address, receive_buffer_bytes)
+            self._open(connection, address)
 
-    def _open(self, connection: Connection, address: tuple[str, int], receive_buffer_bytes: int | None) -> None:
+    def _open(self, connection: Connection, address: tuple[str, int]) -> None:
         family = socket_module.AF_INET6 if ":" in address[0] else socket_module.AF_INET
         while True:
             try:
@@ -436,8 +440,8 @@ class Swarm:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
-            if receive_buffer_bytes is not None:
-                sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, receive_buffer_bytes)
+            if connection._piece_bytes is not None:
+                sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, connection._piece_bytes)
             if self._source:
                 sock.setsockopt(socket_module.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((f"127.0.0.{self._source + 1}", 0))

@@ -68,7 +68,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     one_way_p50_ns: int
     """The smallest median that is reported of a one-way time; 0 if there is none."""
     unreconciled: int
-    """Records that the ledger cannot place."""
+    """Contradictions in the ledger."""
     samples: int
     silent_kinds: tuple[str, ...] = ()
     """Kinds that were sent to someone and of which no delivery was measured."""
@@ -109,8 +109,8 @@ def check(facts: Facts) -> list[Finding]:
     if facts.unreconciled:
         find(
             "ledger",
-            f"The ledger cannot place {facts.unreconciled} records: give the run a longer drain, and if that does not"
-            " help, report it with the result file.",
+            f"The ledger does not add up, in {facts.unreconciled} places (see the notes): give the run a longer --drain,"
+            " and if no worker was lost and that does not help, report it with the result file.",
         )
     if not facts.samples:
         find("no-samples", "No delivery was measured: check the target, the rate, and that the run lasts long enough.")

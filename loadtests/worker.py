@@ -59,7 +59,6 @@ class Worker:
         self.crowd = Crowd(settings, worker=ordinal, on_entered=self._entered)
         self._clock_id = clock_id(self.crowd.shift_ns)
         self._free = iter(range(ordinal, settings.participants, workers))
-        self._reused: list[int] = []
         self._greenlets: list[Any] = []
         self._ending = False
 
@@ -71,7 +70,7 @@ class Worker:
 
     def user_starts(self) -> int | None:
         """Return the participant that a new Locust user is, None if the plan has no more of them here."""
-        index = self._reused.pop() if self._reused else next(self._free, None)
+        index = next(self._free, None)
         if index is None:
             _log.warning("more users than the plan has participants: this one stays idle")
         else:
@@ -94,9 +93,11 @@ class Worker:
     def clocks(self, data: Mapping[str, Any]) -> None:
         self.crowd.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
 
-    def stop(self, _data: Mapping[str, Any]) -> None:
+    def stop(self, data: Mapping[str, Any]) -> None:
         """The load is over, or was cut short: finish what is under way, then say so."""
-        self.crowd.stop()
+        # Otherwise the crowd stops by itself, behind all that was due: a late worker must not skip what it is late with.
+        if data["cut"]:
+            self.crowd.stop()
         if not self._ending:
             self._ending = True
             self._greenlets.append(gevent.spawn(self._become_quiet))
@@ -106,7 +107,7 @@ class Worker:
 
     def _become_quiet(self) -> None:
         _wait_for(lambda: self.crowd.silent, self._settings.drain_s)
-        self._send(QUIET, {"sent": self.crowd.ledger.sent_log().to_wire()})
+        self._send(QUIET, {"sent": self.crowd.fall_quiet().to_wire()})
 
     def _settle(self, finals: Finals) -> None:
         crowd = self.crowd

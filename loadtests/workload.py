@@ -134,6 +134,8 @@ class Workload:
         self.seed = seed
         self.participants = participants
         self.duration_ns = int(duration_s * NS)
+        self.media_from_ns = int(self.mix.media_from * self.duration_ns)
+        """0 where there are files from the start, or none."""
         self.streams: list[StreamPlan] = []
         """By index."""
         self.rooms = self._rooms()
@@ -345,6 +347,8 @@ class Workload:
         random = self._of("media", participant, stream)
         free_ns = 0
         for offset_ns in self._times(rate, participant, f"media {stream}"):
+            if offset_ns < self.media_from_ns:
+                continue
             start_ns = max(offset_ns, free_ns)
             chunks = random.randint(1, mixes.MEDIA_CHUNKS_MAX)
             for chunk in range(chunks):

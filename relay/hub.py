@@ -175,6 +175,7 @@ class Hub:
         else:
             head = attachment.cursor
         self.detach(attachment)
+        client.box.drop_states(stream)
         frame = frame_of(wire.Unsubscribed(stream.number, head))
         self.push(client.box, Chunk(frame, ORDERED, stream))
 

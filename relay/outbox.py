@@ -269,6 +269,22 @@ class Outbox:
             standing.durable_bytes = sum(len(chunk.data) for chunk in standing.durable)
         return lowest
 
+    def drop_states(self, stream: object) -> None:
+        """Drop the waiting states of a stream that the client leaves: their lane is the last, behind UNSUBSCRIBED."""
+        kept = [
+            item
+            for item in self.pending
+            if not (isinstance(item, Chunk) and item.lane == EPHEMERAL and item.stream is stream)
+        ]
+        self.counters.ephemeral_dropped += len(self.pending) - len(kept)
+        self.pending = kept
+        standing = self.standing
+        if standing is None:
+            return
+        for key in [key for key, chunk in standing.ephemeral.items() if chunk.stream is stream]:
+            standing.ephemeral_bytes -= len(standing.ephemeral.pop(key).data)
+            self.counters.ephemeral_dropped += 1
+
 
 def frame_of(record: wire.RelayRecord) -> bytes:
     """Return the WebSocket frame of a record."""

@@ -1,4 +1,4 @@
-"""Sealed files in chunks beside chat: what they do to chat's latency.
+"""Sealed files in chunks beside chat, from the middle of the run on: what they do to chat's latency.
 
 locust -f loadtests/scenarios/media.py --headless --host ws://127.0.0.1:8765 -u 100 -r 100 -t 30s
 python loadtests/scenarios/media.py --help        # every option, Locust's and the scenario's

@@ -34,7 +34,8 @@ EPOCH = 7
 
 
 class FakeConnection:
-    def __init__(self) -> None:
+    def __init__(self, piece_bytes: int | None) -> None:
+        self.piece_bytes = piece_bytes
         self.sent: list[bytes] = []
         self.state = "open"
         self.paused = False
@@ -49,9 +50,6 @@ class FakeConnection:
     def abort(self) -> None:
         self.state = "aborted"
 
-    def pause(self) -> None:
-        self.paused = True
-
     def resume(self) -> None:
         self.paused = False
 
@@ -62,8 +60,8 @@ class FakeSwarm:
         self.connections: list[FakeConnection] = []
         self._heap: list[tuple[int, int, Callable[[int, int], None]]] = []
 
-    def connect(self, handler: Any, address: object, *, receive_buffer_bytes: int | None = None) -> FakeConnection:
-        self.connections.append(FakeConnection())
+    def connect(self, handler: Any, address: object, *, piece_bytes: int | None = None) -> FakeConnection:
+        self.connections.append(FakeConnection(piece_bytes))
         return self.connections[-1]
 
     def at(self, due_ns: int, callback: Callable[[int, int], None]) -> None:
@@ -148,6 +146,7 @@ class Stage:
 
     def tell(self, *events: Event) -> None:
         self.dialect.script = list(events)
+        self.connection.paused = self.connection.piece_bytes is not None  # as the swarm does after a read
         self.actor.received(b"something", self.swarm.now_ns)
 
     def join(self, head: int = 0) -> None:
@@ -227,6 +226,26 @@ def test_no_more_than_the_window_is_under_way(stage: Stage) -> None:
     assert stage.words[-1] == str(1000 + PUBLISH_WINDOW)
 
 
+def test_states_do_not_wait_for_the_window(stage: Stage) -> None:
+    stage.join()
+    for _ in range(PUBLISH_WINDOW + 1):
+        stage.actor.publish(stage.due())
+    # The relay acknowledges no states: one that is held back while it stands still would hide that.
+    stage.actor.publish(stage.due(durable=False))
+    assert stage.words[-2:] == ["state", "0"]
+    assert stage.crowd.tally.skipped == 0
+
+
+def test_who_was_never_subscribed_is_owed_nothing_from_before(stage: Stage) -> None:
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    assert stage.dialect.asked == {STREAM: (None, None)}
+
+
 def test_after_a_lost_connection_it_resumes_and_repeats_with_the_same_id_and_stamp(stage: Stage) -> None:
     stage.join(head=4)
     stage.actor.publish(stage.due())
@@ -253,6 +272,19 @@ def test_it_has_caught_up_when_it_has_all_up_to_the_head(stage: Stage) -> None:
     stage.tell(stage.from_peer(5))
     assert stage.values("resume") == []
     stage.tell(stage.from_peer(6))
+    assert len(stage.values("resume")) == 1
+
+
+def test_it_catches_up_with_a_relay_that_forgot_while_it_was_catching_up(stage: Stage) -> None:
+    stage.join(head=4)
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.join(head=6)
+    stage.actor.closed("reset", stage.swarm.now_ns)
+    stage.swarm.advance(stage.swarm.now_ns + 5 * RETRY_NS_MIN)
+    stage.actor.connected(stage.swarm.now_ns)
+    stage.tell(Ready(None))
+    stage.tell(Subscribed(STREAM, EPOCH + 1, 0, False))
     assert len(stage.values("resume")) == 1
 
 
@@ -322,6 +354,16 @@ def test_a_time_of_another_clock_is_corrected_and_without_an_offset_left_out(sta
     assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 2
 
 
+def test_a_slow_reader_without_an_offset_is_not_timed_either() -> None:
+    stage = Stage("slow-readers", participants=10, index=9)
+    stage.join()
+    stage.go()
+    stage.tell(stage.from_peer(1, clock=2))
+    assert stage.values("deliver_slow") == []
+    assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 1
+    stage.crowd.close()
+
+
 def test_a_message_is_answered_by_two_receipts_at_their_times(stage: Stage) -> None:
     stage.join()
     stage.go()
@@ -343,6 +385,16 @@ def test_nothing_new_begins_after_the_end_of_the_load(stage: Stage) -> None:
     stage.crowd.stop()
     stage.swarm.advance(stage.swarm.now_ns + 10_000_000_000)
     assert stage.dialect.sealed == {}
+
+
+def test_what_waits_when_the_final_counters_are_told_stays_unsent(stage: Stage) -> None:
+    stage.join()
+    for _ in range(PUBLISH_WINDOW + 1):
+        stage.actor.publish(stage.due())
+    log = stage.crowd.fall_quiet()
+    stage.tell(Published(1000, 1))
+    assert (stage.actor.unsent, stage.actor.unacknowledged) == (1, PUBLISH_WINDOW - 1)
+    assert log.finals().lines[STREAM, True][0][0] == PUBLISH_WINDOW
 
 
 def test_going_away_brings_it_back_after_the_time_that_was_asked_for(stage: Stage) -> None:
@@ -408,9 +460,16 @@ def test_a_slow_reader_pauses_and_is_not_among_the_latencies() -> None:
     assert stage.values("deliver", kind="message", basis="sent") == []
     assert stage.values("deliver_slow") == [0]
     assert stage.connection.paused
-    stage.swarm.advance(now_ns + 100_000_000_000)
+    # "something" has 9 bytes, each of which takes its time.
+    rate = stage.actor._plan.read_bytes_per_s
+    assert rate is not None
+    stage.swarm.advance(now_ns + 8 * 1_000_000_000 // rate)
+    assert stage.connection.paused
+    stage.swarm.advance(now_ns + 9 * 1_000_000_000 // rate)
     assert not stage.connection.paused
-    stage.connection.pause()
+    stage.connection.paused = True
     stage.crowd.stop()
     assert not stage.connection.paused
+    stage.tell()
+    assert not stage.connection.paused, "who reads slowly does so only while the load goes on"
     stage.crowd.close()

@@ -10,10 +10,12 @@ import pytest
 
 from loadtests import conductor as conductor_module
 from loadtests.conductor import Conductor
+from loadtests.gathering import Gathering
 from loadtests.ledger import Ledger
 from loadtests.recorder import Histogram, series_name
 from loadtests.results import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, Result
 from loadtests.settings import Settings
+from loadtests.thresholds import parse
 from loadtests.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP
 
 DELIVERED = series_name("deliver", kind="message", basis="sent")
@@ -26,6 +28,8 @@ class FakeWorkers:
     def __init__(self, *, clocks: tuple[int, int] = (5, 5), settles: bool = True) -> None:
         self.sent: list[tuple[str, str | None]] = []
         self.offsets: list[Any] = []
+        self.cuts: list[bool] = []
+        self.clock_error_ns = 40
         self.ledgers = {name: Ledger() for name in ("a", "b")}
         self.clocks = dict(zip(("a", "b"), clocks, strict=True))
         self.settles = settles
@@ -51,6 +55,7 @@ class FakeWorkers:
             self.offsets.append(data["offsets_ns"])
             self.deliver(worker or "")
         elif kind == STOP:
+            self.cuts.append(data["cut"])
             for name in self.ledgers.keys() - self.dead:
                 self.conductor.on_message(QUIET, name, {"sent": self.ledgers[name].sent_log().to_wire()})
         elif kind == DRAIN and self.settles:
@@ -102,7 +107,7 @@ class FakeWorkers:
             "rss_bytes": 1,
             "clock": 1,
             "offset_ns": clock * 100,
-            "clock_error_ns": 40,
+            "clock_error_ns": self.clock_error_ns,
             "descriptors_exhausted": 0,
             "ports_exhausted": 0,
             "joins": 2,
@@ -175,6 +180,43 @@ def test_workers_with_several_clocks_are_told_each_others_offsets() -> None:
     assert result.clock_error_ns == 80
 
 
+def test_the_clock_error_is_the_largest_of_the_load() -> None:
+    workers = FakeWorkers(clocks=(5, 9))
+    workers.clock_error_ns, workers.joined = 900, 1  # while they join, nothing is timed
+    workers.start(duration_s=1000.0)
+    workers.clock_error_ns, workers.joined = 50, 2
+    for name in ("a", "b"):
+        workers.report(name)
+    while workers.conductor.phase != "load":
+        gevent.sleep(0.001)
+    workers.clock_error_ns = 30
+    workers.report("a")
+    workers.report("b")
+    workers.conductor.stop()
+    assert workers.finish().clock_error_ns == 100
+
+
+def test_what_files_do_to_the_chat_is_told() -> None:
+    settings = Settings(scenario="media", url="ws://127.0.0.1:9", participants=2, duration_s=4.0)
+    run = Gathering(settings, target="x", relay=None, workers=[])
+    for second, value_ns in enumerate((1_000_000, 1_000_000, 7_000_000, 7_000_000)):
+        histogram = Histogram()
+        histogram.record(value_ns)
+        run.recorder.merge_interval(second, {INTENDED: histogram.to_wire()})
+    (note,) = run.result([], [], {}).notes
+    assert note == "chat alone: p50 1 ms, p99 1 ms (2); beside files: p50 7 ms, p99 7 ms (2)"
+
+
+def test_a_threshold_on_the_floor_of_the_rig_has_its_data() -> None:
+    workers = FakeWorkers()
+    workers.conductor.calibration = Histogram()
+    workers.conductor.calibration.record(2_000)
+    workers.conductor.thresholds = [parse("echo: max<1us")]
+    workers.start(duration_s=0.01)
+    (outcome,) = workers.finish().thresholds
+    assert (outcome.ok, outcome.observed) == (False, 2_000)
+
+
 def test_the_load_does_not_begin_before_everyone_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conductor_module, "JOIN_S_MAX", 0.1)
     monkeypatch.setattr(conductor_module, "JOIN_S_PER_PARTICIPANT", 0.0)
@@ -196,7 +238,15 @@ def test_an_interrupted_run_is_drained_and_says_so() -> None:
     result = workers.finish()
     assert result.exit_code == EXIT_INTERRUPTED
     assert [kind for kind, _ in workers.sent][-2:] == [STOP, DRAIN]
+    assert workers.cuts == [True]
     assert result.kinds["message"].ledger.delivered == 4
+
+
+def test_a_load_that_is_over_is_not_cut_short_for_workers_that_are_late_with_it() -> None:
+    workers = FakeWorkers()
+    workers.start(duration_s=0.01)
+    assert workers.finish().exit_code == EXIT_OK
+    assert workers.cuts == [False]
 
 
 @pytest.mark.usefixtures("short_load")

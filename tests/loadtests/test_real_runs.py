@@ -51,6 +51,10 @@ def test_every_scenario_reconciles_on_a_healthy_relay_under_plain_locust(
                 assert result.resumes.tried == 24
                 assert result.resumes.failed == 0
                 assert [event.text for event in result.events] == ["100% of the connections cut"]
+            if name == "slow-readers":
+                slow = result.histogram("deliver_slow")
+                assert slow.percentile(50) > result.histogram("deliver", basis="intended").percentile(50)
+                assert slow.max_ns > 500_000_000, "at half of the room's rate they fall behind by seconds"
 
 
 def test_several_workers_are_merged_and_thresholds_are_judged(tmp_path: Path) -> None:
@@ -215,15 +219,16 @@ def faulty(
 def test_dropped_repeated_and_swapped_records_are_counted_exactly(
     relay: tuple[ReferenceRelay, str], tmp_path: Path
 ) -> None:
+    # The first connection asks whether the target speaks the protocol, the second compares clocks.
     plan = {
-        (2, 3, True): DROP,
-        (3, 4, True): DROP,
-        (4, 5, True): DROP,
-        (5, 2, True): REPEAT,
-        (6, 6, True): REPEAT,
-        (7, 4, True): SWAP,
-        (4, 3, False): DROP,
-        (5, 5, False): DROP,
+        (3, 3, True): DROP,
+        (4, 4, True): DROP,
+        (5, 5, True): DROP,
+        (6, 2, True): REPEAT,
+        (7, 6, True): REPEAT,
+        (8, 4, True): SWAP,
+        (5, 3, False): DROP,
+        (6, 5, False): DROP,
     }
     proxy, counted, _ = faulty(relay, tmp_path, lambda sight: plan.get(sight, PASS))
     assert proxy.done == {DROP: 3, REPEAT: 2, SWAP: 1, "drop-state": 2}
@@ -259,13 +264,14 @@ def test_what_comes_after_the_drain_is_late(relay: tuple[ReferenceRelay, str], t
     }
 
 
-def test_an_interrupt_before_the_load_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_load_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     process = relaymark("room", "--participants", "8", out=tmp_path)
     for _ in range(1000):
         if list(tmp_path.glob("*/relay.log")):
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     code, stdout, stderr = finish(process)
     assert (code, stdout) == (EXIT_INTERRUPTED, "")
     assert stderr == "relaymark run: interrupted before the load began.\n"
@@ -292,6 +298,25 @@ def test_all_problems_of_the_options_are_told_at_once(tmp_path: Path) -> None:
     assert code == EXIT_CONFIGURATION
     for part in ("nonsense", "rot13", "--rate", "soon", "threshold", "paper", "pigeon", "--workers", "nowhere", "such"):
         assert part in stderr
+
+
+def test_plain_locust_refuses_the_same_before_any_load(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = locust(
+        *("slow-readers", "http://127.0.0.1:1", tmp_path / "file", "--suite", "rot13", "--rate", "-3"),
+        *("--threshold", "x<1", "--threshold", "deliver: p(99)<", "--clock-shift-ms", "much", "--seed", "-1"),
+        users=2,
+        seconds=2,
+    )
+    deaf = locust("room", "ws://127.0.0.1:1", tmp_path / "out", users=4, seconds=2)
+    code, _, stderr = finish(wrong)
+    assert code == EXIT_CONFIGURATION, stderr
+    for part in ("--host", "rot13", "--rate", "x<1", "a number", "--clock-shift-ms", "--seed", "at least 3", "--out"):
+        assert part in stderr
+    code, _, stderr = finish(deaf)
+    assert code == EXIT_TARGET, stderr
+    assert "cannot be reached" in stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_out_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -227,6 +227,21 @@ def test_paused_connections_are_not_read(swarm: Swarm, listener: socket.socket) 
         run_until(swarm, lambda: handler.data == b"later")
 
 
+def test_pieces_are_read_one_at_a_time(swarm: Swarm, listener: socket.socket) -> None:
+    handler = Recorder()
+    connection = swarm.connect(handler, listener.getsockname(), piece_bytes=4)
+    run_until(swarm, lambda: handler.opened == 1)
+    peer, _ = listener.accept()
+    with peer:
+        peer.sendall(b"onetwo")
+        run_until(swarm, lambda: bool(handler.data))
+        for _ in range(3):
+            swarm.turn()
+        assert handler.data == b"onet"
+        connection.resume()
+        run_until(swarm, lambda: handler.data == b"onetwo")
+
+
 def test_only_so_many_connects_are_under_way(listener: socket.socket) -> None:
     swarm = Swarm(connects_max=3)
     handlers = [Recorder() for _ in range(20)]
@@ -405,6 +420,18 @@ def test_tls_carries_more_than_a_record_each_way(listener: socket.socket) -> Non
     connection.send(sent)
     run_until(swarm, lambda: len(handler.data) == len(sent))
     assert handler.data == sent
+    swarm.stop()
+    thread.join()
+
+
+def test_pieces_of_a_tls_record_go_on_by_themselves(listener: socket.socket) -> None:
+    thread = serve_tls(listener)
+    swarm = Swarm(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
+    handler = Recorder()
+    connection = swarm.connect(handler, listener.getsockname(), piece_bytes=16)
+    run_until(swarm, lambda: handler.opened == 1)
+    connection.send(bytes(500))
+    run_until(swarm, lambda: len(handler.data) == 500)
     swarm.stop()
     thread.join()
 

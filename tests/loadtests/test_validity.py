@@ -48,7 +48,7 @@ def test_a_run_at_all_bounds_is_valid() -> None:
         ({"loop_lag_p99_ns": LOOP_LAG_P99_NS_MAX * 2}, "loop-lag", ["40 ms", "--workers"]),
         ({"clock_error_ns": 3_000_000}, "clock-error", ["3 ms", "2 ms", "synchronise"]),
         ({"clock_error_ns": None}, "clock-error", ["could not be estimated", "TIME"]),
-        ({"unreconciled": 3}, "ledger", ["3 records", "drain"]),
+        ({"unreconciled": 3}, "ledger", ["3 places", "--drain"]),
         ({"samples": 0}, "no-samples", ["No delivery was measured", "check"]),
         ({"silent_kinds": ("tip", "media")}, "no-samples", ["tip, media", "check"]),
         (

@@ -205,6 +205,9 @@ def test_files_come_in_chunks_one_file_at_a_time() -> None:
     assert {chunk.body_bytes for chunk in chunks} == {mixes.MEDIA_CHUNK_BYTES}
     gaps = [after.offset_ns - before.offset_ns for before, after in pairwise(chunks)]
     assert min(gaps) == mixes.MEDIA_CHUNK_INTERVAL_NS
+    # Before them the chat is alone, so that what they do to it can be seen.
+    assert chunks[0].offset_ns >= made.media_from_ns == 30 * NS
+    assert build("evening-peak").media_from_ns == 0
 
 
 def test_the_flash_crowd_comes_at_once_and_speaks_afterwards() -> None:

@@ -781,6 +781,19 @@ def test_unsubscribed_is_true_even_if_another_stream_overflows() -> None:
     assert [r.seq for r in of(wire.Message, came) if r.number == number] == [1, 2, 3]
 
 
+def test_no_state_comes_after_unsubscribed() -> None:
+    net = Net(big())
+    author, number = net.attached(use=PUBLISH)
+    reader, _ = net.attached(member=2)
+    reader.room = 10
+    author.publish(number, 1)
+    author.send(wire.Publish(number, 1, 3, None, sealed_of(1)))
+    reader.send(wire.Unsubscribe(number))
+    came = reader.take()
+    assert [type(record) for record in came] == [wire.Message, wire.Unsubscribed]
+    assert net.hub.counters.ephemeral_dropped == 1
+
+
 def test_subscribing_again_while_the_queue_stands_keeps_the_order() -> None:
     net = Net(big())
     author, number = net.attached(use=PUBLISH)

@@ -177,6 +177,19 @@ def test_records_of_a_subscription_that_ended_are_not_dropped(box: Outbox) -> No
     assert drain(box) == b"\x01" * 10 + b"unsubscribed" + b"subscribed"
 
 
+def test_states_of_a_stream_that_is_left_are_dropped_and_counted(box: Outbox) -> None:
+    other = Chunk(b"other", EPHEMERAL, CHAT, key="c")
+    box.stand()
+    box.pending += [state("a", b"a"), record(1), other]
+    box.stand()
+    box.pending += [state("b", b"b"), record(2)]
+    box.drop_states(ROOM)
+    assert isinstance(box.counters, Counters)
+    assert box.counters.ephemeral_dropped == 2
+    assert box.queued_bytes == 10 + len(other.data)
+    assert drain(box) == b"\x01" * 10 + b"\x02" * 10 + b"other"
+
+
 def test_what_may_not_be_dropped_chokes(box: Outbox) -> None:
     box.stand()
     box.pending += [Chunk(bytes(1000), ORDERED, CHAT)] * (DURABLE_QUEUE_BYTES_MAX // 1000 + 1)
