@@ -54,7 +54,6 @@ METRICS: Final[Mapping[str, str]] = {
     "fanout_first": "from the intended send to the first recipient in a room",
     "fanout_median": "from the intended send to the median recipient in a room",
     "fanout_last": "from the intended send to the last recipient in a room",
-    "staleness": "age of the newest ephemeral state that a recipient has",
     "echo": "round trip to an echo server: the floor of this rig",
 }
 """The metrics of a run and what each measures."""

@@ -48,8 +48,8 @@ _TERMS: Final = {
     "p99": "99 of 100 deliveries took no longer. Read from merged histograms, never averaged from other percentiles.",
     "lost": "Owed to a recipient and not there at the end of the drain. The ledger counts; it does not estimate.",
     "boundary": "Sent while the recipient was joining or leaving: owed to nobody, so neither delivered nor lost.",
-    "superseded, dropped": "States such as typing: replaced by a newer one before delivery, or never delivered. Staleness"
-    " tells how old the newest state was that a recipient had.",
+    "superseded, dropped": "States such as typing: replaced by a newer one before delivery, or never delivered. How"
+    " old a state was when its recipient got it is its delivery time.",
     "invalid": "One of the checks on the generator failed, so the figures may show the generator instead of the relay.",
 }
 
@@ -100,7 +100,7 @@ def _one(result: Result) -> str:
         _section(
             "fanout",
             "Fan-out in rooms",
-            "From publishing to the first, the median and the last recipient, by the size of the room: what lies between"
+            "From the intended send to the first, the median and the last recipient, by the size of the room: what lies between"
             " the first and the last is what a room of that size costs its members in fairness.",
             _ranges("Fan-out by size of room", ranges.fanout(result), "bar: p50 to p99, dot: p50"),
             _table(
@@ -115,7 +115,7 @@ def _one(result: Result) -> str:
             _table(tables.attempts(result)),
             drawn.add(charts.connection_percentiles(result)),
             _table(
-                tables.series(result, "Times of connections and states", "join", "resume", "ack", "staleness"),
+                tables.series(result, "Times of connections", "join", "resume", "ack"),
                 folded="All times, by kind",
             ),
         ),

@@ -32,7 +32,6 @@ TITLES: Final[Mapping[str, str]] = {
     "ack": "acknowledgement",
     "join": "join",
     "resume": "resume",
-    "staleness": "staleness of states",
     "seal": "sealing a record",
     "open": "opening a record",
     "lag": "schedule lag of the generator",

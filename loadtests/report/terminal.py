@@ -214,7 +214,6 @@ _TITLES: Final = {
     "fanout_first": "room, first recipient",
     "fanout_median": "room, median recipient",
     "fanout_last": "room, last recipient",
-    "staleness": "staleness",
     "seal": "sealing",
     "open": "opening",
     "lag": "generator, schedule lag",

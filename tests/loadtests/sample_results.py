@@ -47,7 +47,6 @@ def recorder() -> Recorder:
         for which in ("first", "median", "last")
         for size in ("1-9", "10-99", "100-999")
     ]
-    names.append(series_name("staleness", kind="typing"))
     for second in range(SECONDS):
         for name in names:
             kept.series(name).extend(random.lognormal(14, 1, 40).astype(np.int64).tolist())

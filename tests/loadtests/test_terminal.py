@@ -63,7 +63,6 @@ def test_every_part_of_the_result_is_shown() -> None:
         "VALID",
         "acknowledgement, message",
         "room, last recipient, 100-999",
-        "staleness, typing",
         "sealing, sender-key",
         "generator, schedule lag",
         "echo, the floor of this rig",

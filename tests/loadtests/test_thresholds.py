@@ -169,7 +169,7 @@ def test_comparisons(text: str, ok: bool) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "staleness{kind=message}: max<1m",
+        "fanout_last{kind=message}: max<1m",
         "deliver{kind=presence}: lost==0",
         "deliver{kind=presence}: count<1",
         "echo: p(99)<1m",
