@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any, Final
@@ -91,6 +91,8 @@ class _Session:
         self._load_cores = cores[1:] if self._relay_cores else cores
         self._machine = machine()  # before this process binds itself to some of the cores
         self._workers = plan.workers or len(self._load_cores)
+        out = Path(plan.out)
+        self._made = [folder for folder in (out, *out.parents) if not folder.exists()]
         self.folder = self._make_folder()
 
     def _make_folder(self) -> Path:
@@ -111,11 +113,18 @@ class _Session:
             self._go_on()
             return self._measure(address)
         except Refused:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove_folder()
             raise
         except KeyboardInterrupt:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove_folder()
             raise Refused(EXIT_INTERRUPTED, ["interrupted before the load began."]) from None
+
+    def _remove_folder(self) -> None:
+        """Leave nothing of a run that did not begin, nor the folders made for it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
 
     # -- the target ----------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ def problems_of(settings: Settings) -> list[str]:
     found = []
     if settings.scenario not in SCENARIOS:
         found.append(f"There is no scenario {settings.scenario!r}; there are {', '.join(SCENARIOS)}.")
+        if settings.participants < 1:
+            found.append(f"--participants must be at least 1, not {settings.participants}.")
     elif settings.participants < (least := MIXES[settings.scenario].participants_min):
         found.append(f"--participants must be at least {least} for {settings.scenario}, not {settings.participants}.")
     if settings.participants > PARTICIPANTS_MAX:
