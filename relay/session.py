@@ -275,7 +275,7 @@ class Session(Peer):
                     and taken < budget
                     and not record.class_
                     and record.commitment is None
-                    and (sealed := record.sealed)
+                    and len(sealed := record.sealed) > 1
                     and sealed[0] == SEALED_VERSION
                     and suites[sealed[1]]
                 ):

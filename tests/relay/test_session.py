@@ -311,6 +311,7 @@ def test_refusals_tell_nothing_of_whether_a_stream_exists(net: Net) -> None:
 PUBLISHES = {
     "nobody's number": (wire.Publish(99, 0, 7, None, sealed_of()), Code.NOT_SUBSCRIBED),
     "empty": (wire.Publish(1, 0, 7, None, b""), Code.SEALED_SIZE),
+    "a version without a suite": (wire.Publish(1, 0, 7, None, b"\x01"), Code.SEALED_SIZE),
     "too short": (wire.Publish(1, 0, 7, None, sealed_of(size=255)), Code.SEALED_SIZE),
     "not a padded size": (wire.Publish(1, 0, 7, None, sealed_of(size=257)), Code.SEALED_SIZE),
     "above the largest": (wire.Publish(1, 0, 7, None, sealed_of(size=131_072 + 4096)), Code.SEALED_SIZE),
