@@ -5,6 +5,7 @@ Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 70 a fault of
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -158,6 +159,7 @@ def mint(
     """
     import json
 
+    from nacl.bindings import crypto_core_ed25519_is_valid_point
     from nacl.signing import SigningKey
 
     from relay import capability, limits
@@ -175,6 +177,9 @@ def mint(
         else:
             secret = _key_bytes(text.strip(), "--key: the file", problems)
     member = None if holder is None else _key_bytes(holder, "--holder", problems)
+    if member is not None and len(member) == 32 and not crypto_core_ed25519_is_valid_point(member):
+        # In a capability zeros would even mean that there is no holder.
+        problems.append("--holder: not an Ed25519 public key")
     if not 0 <= quorum <= limits.ACK_QUORUM_MAX:
         problems.append(f"--quorum {quorum}: use 0 to {limits.ACK_QUORUM_MAX}")
     if not 0 < valid <= VALID_S_MAX:
@@ -226,9 +231,14 @@ def main() -> None:
 
     try:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError:
         sys.exit(EXIT_CONFIGURATION)
     except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Who read the output is gone, as `head` is when it has enough. What is left of it must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         # A command that is found by its string fails with an ImportError, caused by the one that says what is missing.
