@@ -86,9 +86,11 @@ class Hub:
         self._left_fresh = False  # what one batch had no room for
         self.waiting_bytes = 0
         self.commit_times = Buckets()
-        self._acks: list[tuple[int, bytes, int]] = []
-        self._trims: list[tuple[int, int]] = []
-        self._refused = Batch()  # acknowledgements and trims of batches that the store refused
+        # (number, handle) -> upto, and number -> upto; and those of a batch that the store refused.
+        self._acks: dict[tuple[int, bytes], int] = {}
+        self._trims: dict[int, int] = {}
+        self._refused_acks: dict[tuple[int, bytes], int] = {}
+        self._refused_trims: dict[int, int] = {}
         self.replay = Replay(store, read, self.fanout)
         self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
@@ -230,8 +232,8 @@ class Hub:
             return
         self._left_fresh = False
         dirty, self.dirty = self.dirty, []
-        acks, self._acks = self._acks, []
-        trims, self._trims = self._trims, []
+        acks, self._acks = self._acks, {}
+        trims, self._trims = self._trims, {}
         self.waiting_bytes = 0
         work: Work = []
         runs: list[tuple[int, Run]] = []
@@ -254,8 +256,11 @@ class Hub:
         if not (work or acks or trims):
             return
         self._committing = True
-        refused, self._refused = self._refused, Batch()
-        batch = Batch(runs=runs, acks=refused.acks + acks, trims=refused.trims + trims)
+        acks = self._refused_acks | acks
+        trims = self._refused_trims | trims
+        self._refused_acks = {}
+        self._refused_trims = {}
+        batch = Batch(runs=runs, acks=[(*key, upto) for key, upto in acks.items()], trims=list(trims.items()))
         self._write(partial(self.store.commit, batch), partial(self._committed, work, batch, self.now_ns))
 
     def _take(self, stream: Stream) -> list[Group]:
@@ -373,8 +378,10 @@ class Hub:
             self._commit_failed(work)
             # Nobody waits for these: they go with the next batch.
             erasing = {stream.number for stream in self._numbers.values() if stream.erasing}
-            self._refused.acks += [ack for ack in batch.acks if ack[0] not in erasing]
-            self._refused.trims += [trim for trim in batch.trims if trim[0] not in erasing]
+            self._refused_acks = {
+                (number, handle): upto for number, handle, upto in batch.acks if number not in erasing
+            }
+            self._refused_trims = {number: upto for number, upto in batch.trims if number not in erasing}
             return
         dirty = self.fanout.dirty
         add_run = self.fanout.add_run
@@ -438,16 +445,18 @@ class Hub:
     def acknowledge(self, attachment: Attachment, upto: int) -> None:
         """A member has everything up to `upto`; forget what a quorum of members has."""
         stream = attachment.stream
+        if upto > stream.head:
+            return  # It crossed an ERASED: nobody has these numbers of this epoch.
         upto = min(upto, stream.served)
         if not stream.quorum or stream.erasing or upto <= stream.acks.get(attachment.handle, 0):
             return
         stream.acks[attachment.handle] = upto
-        self._acks.append((stream.number, attachment.handle, upto))
+        self._acks[stream.number, attachment.handle] = upto
         if len(stream.acks) >= stream.quorum:
             floor = sorted(stream.acks.values(), reverse=True)[stream.quorum - 1]
             if floor > stream.trimmed:
                 stream.trimmed = floor
-                self._trims.append((stream.number, floor))
+                self._trims[stream.number] = floor
 
     def erase(self, attachment: Attachment) -> None:
         """Delete everything in a stream. ERASED follows once it is gone from the disk. Raises Refused."""
@@ -457,10 +466,11 @@ class Hub:
         stream.erasing = True
         # They are about what goes now, and must not reach what comes after it.
         number = stream.number
-        self._acks = [ack for ack in self._acks if ack[0] != number]
-        self._trims = [trim for trim in self._trims if trim[0] != number]
-        self._refused.acks = [ack for ack in self._refused.acks if ack[0] != number]
-        self._refused.trims = [trim for trim in self._refused.trims if trim[0] != number]
+        for acks in (self._acks, self._refused_acks):
+            for key in [key for key in acks if key[0] == number]:
+                del acks[key]
+        self._trims.pop(number, None)
+        self._refused_trims.pop(number, None)
         epoch = self._new_epoch()
         self._write(
             partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)

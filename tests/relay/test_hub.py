@@ -408,6 +408,25 @@ def test_acknowledgements_that_the_store_refused_go_with_the_next_batch(late: tu
     assert held(net, number) == [2, 3]
 
 
+def test_acknowledgements_while_the_store_refuses_take_the_place_of_older_ones(late: tuple[Net, Later, Later]) -> None:
+    net, reads, writes = late
+    author = net.connect()
+    author.subscribe(cap=capability_of(1, 1, quorum=1))
+    reads.run()
+    net.settle()
+    number = next(iter(author.peer.attachments))
+    author.publish(number, *range(1, 10))
+    let(net, writes)
+    writes.broken = True
+    for upto in range(1, 10):
+        author.send(wire.Ack(number, upto))
+        let(net, writes)
+    author.publish(number, 10)
+    batch = writes.waiting[0][0].args[0]  # type: ignore[attr-defined]
+    assert [upto for _, _, upto in batch.acks] == [9]
+    assert batch.trims == [(number, 9)]
+
+
 def test_a_failed_commit_is_told_to_who_asked_last(late: tuple[Net, Later, Later]) -> None:
     net, reads, writes = late
     author, number = opened(net, reads, use=PUBLISH)
@@ -740,6 +759,21 @@ def test_a_read_from_before_falling_behind_again_makes_no_gap() -> None:
     assert [r.seq for r in of(wire.Message, came) if r.number == chat] == list(range(1, 12))
 
 
+def test_the_deadline_of_a_lagging_client_is_looked_at_every_second_also_between_two_pages() -> None:
+    reads = Later()
+    net = Net(big(), read=reads.submit)
+    author, number = opened(net, reads, use=PUBLISH)
+    reader, _ = opened(net, reads, member=2)
+    reader.stop()
+    for label in range(20):
+        author.publish(number, label, size=65_536)
+    reader.take()
+    assert reads.waiting
+    assert reader.peer.box.lagging
+    assert reader.peer.box.standing is None
+    assert reader.peer.tick() == 1.0
+
+
 def test_unsubscribing_while_lagging_tells_how_far_it_came() -> None:
     net = Net(big())
     _, reader, number = fall_behind(net)
@@ -836,8 +870,10 @@ def test_a_quorum_of_members_lets_records_be_forgotten(net: Net) -> None:
     assert held(net, number) == [1, 2, 3, 4], "one member is not two"
     members[1].send(wire.Ack(number, 2))
     assert held(net, number) == [3, 4]
-    members[2].send(wire.Ack(number, 99))
-    assert held(net, number) == [], "up to the head, however far a member says"
+    members[2].send(wire.Ack(number, 5))
+    assert held(net, number) == [3, 4], "nobody can have what there is not"
+    members[2].send(wire.Ack(number, 4))
+    assert held(net, number) == []
     late = net.connect()
     came = late.subscribe(member=7, after=0)
     assert not came[0].recovered
@@ -879,6 +915,15 @@ def test_an_acknowledgement_before_an_erasure_touches_nothing_after_it(net: Net)
     net.settle()
     assert held(net, number) == [1], "nobody acknowledged this one"
     assert net.store.open(bytes(stream_key(1).verify_key), new_epoch=1, recent_max=0).acks == {}
+
+
+def test_an_acknowledgement_that_crosses_an_erasure_is_of_the_epoch_that_ended(net: Net) -> None:
+    author, number = net.attached(cap=capability_of(quorum=1), use=ALL)
+    author.publish(number, 1, 2, 3)
+    author.send(wire.Erase(number))
+    author.publish(number, 4)
+    author.send(wire.Ack(number, 3))
+    assert held(net, number) == [1], "nobody acknowledged this one"
 
 
 def test_acknowledgements_during_an_erasure_are_of_the_epoch_that_ends(late: tuple[Net, Later, Later]) -> None:
