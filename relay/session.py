@@ -225,7 +225,7 @@ class Peer:
         if silent_s >= KEEPALIVE_S and self.pinged_ns <= self.heard_ns:
             self.pinged_ns = now
             self.hub.push(box, framing.encode(framing.PING, b""))
-        if box.standing is not None or self.state == State.GREETING:
+        if box.standing is not None or box.lagging or self.state == State.GREETING:
             return 1.0
         return KEEPALIVE_S - silent_s if silent_s < KEEPALIVE_S else 2 * KEEPALIVE_S - silent_s
 
