@@ -14,6 +14,7 @@ The store's calls go through `read` and `write`: inline for a store that answers
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,6 +28,7 @@ from relay.limits import (
     ACK_QUORUM_MAX,
     COMMIT_BATCH_BYTES_MAX,
     EXPORT_BYTES_MAX,
+    LEFT_IDS_MAX,
     OUTGOING_BYTES_MAX,
     PUBLISH_WINDOW,
     STREAMS_PER_CONNECTION_MAX,
@@ -80,6 +82,9 @@ class Hub:
         self._new_epoch = new_epoch
         self._read = read
         self._write = write
+        # (number, handle) of the publishers that are not connected -> the weight of their windows; the longest gone first.
+        self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        self._left_weight = 0
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
         self.dirty: list[Stream] = []
         self._committing = False
@@ -189,7 +194,21 @@ class Hub:
         stream.catching.discard(attachment)
         stream.attached -= 1
         stream.idle_since_ns = self.now_ns
+        attachment.window.users -= 1
+        if attachment.may_publish and not attachment.window.users:
+            self._keep_for_a_while(stream.number, attachment.handle, attachment.window.weight)
         look_whether_caught_up(attachment.client)
+
+    def _keep_for_a_while(self, number: int, handle: bytes, weight: int) -> None:
+        """A publisher left, and may come back to repeat what it got no answer to; the longest gone are forgotten."""
+        left = self._left
+        self._left_weight += weight - left.pop((number, handle), 0)
+        left[number, handle] = weight
+        while self._left_weight > LEFT_IDS_MAX:
+            (number, handle), weight = left.popitem(last=False)
+            self._left_weight -= weight
+            if number in self._numbers:
+                self._numbers[number].forget_window(handle)
 
     # -- publishing ----------------------------------------------------------------------------------
 
@@ -533,6 +552,8 @@ class Hub:
         for key, stream in list(self.streams.items()):
             if not stream.attached and stream.idle_since_ns < unused and not stream.busy:
                 del self.streams[key], self._numbers[stream.number]
+                for handle in stream.windows:
+                    self._left_weight -= self._left.pop((stream.number, handle), 0)
                 self._read(partial(self.store.release, stream.number), _released)
 
     def _expired(self, forgotten: list[tuple[int, int]] | None, error: Exception | None) -> None:

@@ -23,7 +23,7 @@ from scripted import (
     stream_key,
 )
 
-from relay import wire
+from relay import hub, wire
 from relay.capability import franking_tag, handle_of, parse
 from relay.errors import Code
 from relay.limits import (
@@ -335,6 +335,40 @@ def test_after_erasure_ids_are_forgotten_by_all_connections(net: Net) -> None:
     assert author.publish(number, 8) == [wire.Published([8, 1])], "it is gone, so it is stored again"
     returned, _ = net.attached(use=PUBLISH)
     assert returned.publish(number, 8) == [wire.Published([8, 1])], "and known to a connection that came later"
+
+
+def test_the_ids_of_the_longest_gone_are_forgotten(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LEFT_IDS_MAX", 100)
+    stays, number = net.attached()
+    stays.publish(number, 1)
+    for member in range(2, 100):
+        guest, _ = net.attached(member=member)
+        guest.publish(number, 1)
+        guest.cut()
+    assert len(net.hub._numbers[number].windows) < 20
+    assert stays.publish(number, 1)[-1] == wire.Published([1, 1]), "who is there is not forgotten"
+    again, _ = net.attached(member=99)
+    assert again.publish(number, 1)[-1] == wire.Published([1, 99]), "nor who has just left"
+
+
+def test_members_who_come_and_go_are_counted_once(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LEFT_IDS_MAX", 100)
+    author, number = net.attached()
+    author.publish(number, 1)
+    second, _ = net.attached()
+    for _ in range(50):
+        other = net.connect()
+        other.subscribe()
+        other.subscribe()
+        other.cut()
+    author.cut()
+    second.cut()
+    again, _ = net.attached()
+    assert again.publish(number, 1)[-1] == wire.Published([1, 1])
+    again.cut()
+    net.later(61)
+    net.hub.expire(0, 60 * SECOND_NS)
+    assert net.hub._left_weight == 0, "the stream was put away"
 
 
 def test_ids_survive_a_restart() -> None:
