@@ -297,7 +297,9 @@ class FanOut:
         self._few = FEW_SENDS
 
     def push(self, box: Outbox, item: Item) -> None:
-        """Give one connection something to send at the end of this turn."""
+        """Give one connection something to send at the end of this turn; nothing follows a close frame."""
+        if box.ended:
+            return
         box.pending.append(item)
         if not box.dirty:
             box.dirty = True

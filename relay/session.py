@@ -161,6 +161,7 @@ class Peer:
             return
         self.close_code = code
         self.hub.push(self.box, framing.close_frame(code, reason))
+        self.box.end()
         self.state = State.CLOSING
         self.closing_since_ns = self.hub.now_ns
         self.leave()
