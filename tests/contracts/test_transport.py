@@ -219,6 +219,40 @@ def test_what_is_no_handshake_is_closed_and_disturbs_nobody(relay: RelayProcess,
         other.expect(wire.Timed)
 
 
+@pytest.mark.parametrize("path", ["/", "/echo", "/other"])
+@pytest.mark.parametrize("protocol", [wire.SUBPROTOCOL.encode(), b"\xeb"])
+@pytest.mark.parametrize("resets", [False, True])
+def test_what_is_wrong_with_or_behind_a_request_disturbs_nobody(
+    relay: RelayProcess, path: str, protocol: bytes, resets: bool
+) -> None:
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: "
+    )
+    with Member(relay.port) as other:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", relay.port), timeout=WAIT_S) as sock:
+                if resets:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.sendall(request.encode() + protocol + b"\r\n\r\n")
+                with contextlib.suppress(OSError):
+                    sock.sendall(b"\xff" * 20)
+        other.send(wire.Time(1))
+        other.expect(wire.Timed)
+
+
+def test_who_stays_after_a_refusal_is_let_go(relay: RelayProcess) -> None:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=WAIT_S) as sock:
+        sock.sendall(
+            b"GET /other HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        answer = b""
+        while part := sock.recv(65_536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 404")
+
+
 def test_echo(relay: RelayProcess) -> None:
     with library(relay, "/echo") as client:
         for message in ("grüß", "", b"\x00\xff", b"", bytes(range(256)) * 1024, b"x" * 125, b"x" * 126, b"x" * 65_536):
