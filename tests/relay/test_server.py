@@ -209,7 +209,6 @@ def test_mint_uses_a_key_and_does_not_show_it(tmp_path: Path, capsys: pytest.Cap
         ({"holder": "zz"}, "--holder"),
         ({"holder": "11" * 31}, "--holder"),
         ({"holder": "00" * 32}, "--holder"),
-        ({"holder": "ff" * 32}, "--holder"),
         ({"quorum": -1}, "--quorum"),
         ({"quorum": 65_536}, "--quorum"),
         ({"valid": 0.0}, "--valid"),
