@@ -5,6 +5,7 @@ Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 70 a fault of
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -175,6 +176,8 @@ def mint(
         else:
             secret = _key_bytes(text.strip(), "--key: the file", problems)
     member = None if holder is None else _key_bytes(holder, "--holder", problems)
+    if member == bytes(32):
+        problems.append("--holder: zeros are no key; in a capability they would mean that it has no holder")
     if not 0 <= quorum <= limits.ACK_QUORUM_MAX:
         problems.append(f"--quorum {quorum}: use 0 to {limits.ACK_QUORUM_MAX}")
     if not 0 < valid <= VALID_S_MAX:
@@ -226,9 +229,14 @@ def main() -> None:
 
     try:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError:
         sys.exit(EXIT_CONFIGURATION)
     except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Who read the output is gone, as `head` is when it has enough. What is left of it must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         # A command that is found by its string fails with an ImportError, caused by the one that says what is missing.

@@ -77,9 +77,10 @@ class Window:
     id is new. Only for one that does not an index of the ids held is made.
     """
 
-    __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries")
+    __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries", "users")
 
     def __init__(self) -> None:
+        self.users = 0  # connections of this publisher
         self.highest = -1
         self._spans: deque[Span] = deque()
         self._ids_held = 0
@@ -100,6 +101,11 @@ class Window:
         if len(ids) == 1:
             return ids[0] > self.highest or ids[0] not in self._index()
         return len(set(ids)) == len(ids) and (min(ids) > self.highest or self._index().keys().isdisjoint(ids))
+
+    @property
+    def weight(self) -> int:
+        """Its share of LEFT_IDS_MAX: the ids held, and the window itself."""
+        return self._ids_held + 8
 
     def _index(self) -> dict[int, Span]:
         if self._by_id is None:
@@ -173,6 +179,7 @@ class Attachment:
         self.handle = handle
         self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
         self.window = stream.window(handle) if self.may_publish else NO_WINDOW
+        self.window.users += 1
         self.cursor: int | None = None
         self.queued = False  # for a step of its replay
         self.reading = False
@@ -195,7 +202,6 @@ class Stream:
     """One stream in memory; the store holds its records."""
 
     __slots__ = (
-        "_windows",
         "acks",
         "attached",
         "catching",
@@ -219,6 +225,7 @@ class Stream:
         "states",
         "targets",
         "trimmed",
+        "windows",
     )
 
     acks: dict[bytes, int]
@@ -238,7 +245,7 @@ class Stream:
         self.chunks: list[Item] = []
         self.targets: list[Outbox | None] | None = None
         self.position = 0
-        self._windows: dict[bytes, Window] = {}
+        self.windows: dict[bytes, Window] = {}
         self.restart(epoch)
         self.head = self.served = head
         self.first = first
@@ -254,15 +261,21 @@ class Stream:
         self.outgoing: list[Run] = []
         self.outgoing_bytes = 0
         self.states: dict[Hashable, bytes] = {}
-        for window in self._windows.values():  # Attachments hold them, so they stay what they are.
+        for window in self.windows.values():  # Attachments hold them, so they stay what they are.
             window.clear()
 
     def window(self, handle: bytes) -> Window:
         """Return the idempotence window of a publisher."""
-        window = self._windows.get(handle)
+        window = self.windows.get(handle)
         if window is None:
-            window = self._windows[handle] = Window()
+            window = self.windows[handle] = Window()
         return window
+
+    def forget_window(self, handle: bytes) -> None:
+        """Forget the window of a publisher, unless it is connected."""
+        window = self.windows.get(handle)
+        if window is not None and not window.users:
+            del self.windows[handle]
 
     @property
     def busy(self) -> bool:
@@ -282,7 +295,9 @@ class FanOut:
         self._few = FEW_SENDS
 
     def push(self, box: Outbox, item: Item) -> None:
-        """Give one connection something to send at the end of this turn."""
+        """Give one connection something to send at the end of this turn; nothing follows a close frame."""
+        if box.ended:
+            return
         box.pending.append(item)
         if not box.dirty:
             box.dirty = True

@@ -14,6 +14,7 @@ The store's calls go through `read` and `write`: inline for a store that answers
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,6 +28,7 @@ from relay.limits import (
     ACK_QUORUM_MAX,
     COMMIT_BATCH_BYTES_MAX,
     EXPORT_BYTES_MAX,
+    LEFT_IDS_MAX,
     OUTGOING_BYTES_MAX,
     PUBLISH_WINDOW,
     STREAMS_PER_CONNECTION_MAX,
@@ -80,15 +82,20 @@ class Hub:
         self._new_epoch = new_epoch
         self._read = read
         self._write = write
+        # (number, handle) of the publishers that are not connected -> the weight of their windows; the longest gone first.
+        self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        self._left_weight = 0
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
         self.dirty: list[Stream] = []
         self._committing = False
         self._left_fresh = False  # what one batch had no room for
         self.waiting_bytes = 0
         self.commit_times = Buckets()
-        self._acks: list[tuple[int, bytes, int]] = []
-        self._trims: list[tuple[int, int]] = []
-        self._refused = Batch()  # acknowledgements and trims of batches that the store refused
+        # (number, handle) -> upto, and number -> upto; and those of a batch that the store refused.
+        self._acks: dict[tuple[int, bytes], int] = {}
+        self._trims: dict[int, int] = {}
+        self._refused_acks: dict[tuple[int, bytes], int] = {}
+        self._refused_trims: dict[int, int] = {}
         self.replay = Replay(store, read, self.fanout)
         self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
@@ -188,7 +195,21 @@ class Hub:
         stream.catching.discard(attachment)
         stream.attached -= 1
         stream.idle_since_ns = self.now_ns
+        attachment.window.users -= 1
+        if attachment.may_publish and not attachment.window.users:
+            self._keep_for_a_while(stream.number, attachment.handle, attachment.window.weight)
         look_whether_caught_up(attachment.client)
+
+    def _keep_for_a_while(self, number: int, handle: bytes, weight: int) -> None:
+        """A publisher left, and may come back to repeat what it got no answer to; the longest gone are forgotten."""
+        left = self._left
+        self._left_weight += weight - left.pop((number, handle), 0)
+        left[number, handle] = weight
+        while self._left_weight > LEFT_IDS_MAX:
+            (number, handle), weight = left.popitem(last=False)
+            self._left_weight -= weight
+            if number in self._numbers:
+                self._numbers[number].forget_window(handle)
 
     # -- publishing ----------------------------------------------------------------------------------
 
@@ -231,8 +252,8 @@ class Hub:
             return
         self._left_fresh = False
         dirty, self.dirty = self.dirty, []
-        acks, self._acks = self._acks, []
-        trims, self._trims = self._trims, []
+        acks, self._acks = self._acks, {}
+        trims, self._trims = self._trims, {}
         self.waiting_bytes = 0
         work: Work = []
         runs: list[tuple[int, Run]] = []
@@ -255,8 +276,11 @@ class Hub:
         if not (work or acks or trims):
             return
         self._committing = True
-        refused, self._refused = self._refused, Batch()
-        batch = Batch(runs=runs, acks=refused.acks + acks, trims=refused.trims + trims)
+        acks = self._refused_acks | acks
+        trims = self._refused_trims | trims
+        self._refused_acks = {}
+        self._refused_trims = {}
+        batch = Batch(runs=runs, acks=[(*key, upto) for key, upto in acks.items()], trims=list(trims.items()))
         self._write(partial(self.store.commit, batch), partial(self._committed, work, batch, self.now_ns))
 
     def _take(self, stream: Stream) -> list[Group]:
@@ -374,8 +398,10 @@ class Hub:
             self._commit_failed(work)
             # Nobody waits for these: they go with the next batch.
             erasing = {stream.number for stream in self._numbers.values() if stream.erasing}
-            self._refused.acks += [ack for ack in batch.acks if ack[0] not in erasing]
-            self._refused.trims += [trim for trim in batch.trims if trim[0] not in erasing]
+            self._refused_acks = {
+                (number, handle): upto for number, handle, upto in batch.acks if number not in erasing
+            }
+            self._refused_trims = {number: upto for number, upto in batch.trims if number not in erasing}
             return
         dirty = self.fanout.dirty
         add_run = self.fanout.add_run
@@ -439,16 +465,18 @@ class Hub:
     def acknowledge(self, attachment: Attachment, upto: int) -> None:
         """A member has everything up to `upto`; forget what a quorum of members has."""
         stream = attachment.stream
+        if upto > stream.head:
+            return  # It crossed an ERASED: nobody has these numbers of this epoch.
         upto = min(upto, stream.served)
         if not stream.quorum or stream.erasing or upto <= stream.acks.get(attachment.handle, 0):
             return
         stream.acks[attachment.handle] = upto
-        self._acks.append((stream.number, attachment.handle, upto))
+        self._acks[stream.number, attachment.handle] = upto
         if len(stream.acks) >= stream.quorum:
             floor = sorted(stream.acks.values(), reverse=True)[stream.quorum - 1]
             if floor > stream.trimmed:
                 stream.trimmed = floor
-                self._trims.append((stream.number, floor))
+                self._trims[stream.number] = floor
 
     def erase(self, attachment: Attachment) -> None:
         """Delete everything in a stream. ERASED follows once it is gone from the disk. Raises Refused."""
@@ -458,10 +486,11 @@ class Hub:
         stream.erasing = True
         # They are about what goes now, and must not reach what comes after it.
         number = stream.number
-        self._acks = [ack for ack in self._acks if ack[0] != number]
-        self._trims = [trim for trim in self._trims if trim[0] != number]
-        self._refused.acks = [ack for ack in self._refused.acks if ack[0] != number]
-        self._refused.trims = [trim for trim in self._refused.trims if trim[0] != number]
+        for acks in (self._acks, self._refused_acks):
+            for key in [key for key in acks if key[0] == number]:
+                del acks[key]
+        self._trims.pop(number, None)
+        self._refused_trims.pop(number, None)
         epoch = self._new_epoch()
         self._write(
             partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)
@@ -524,6 +553,8 @@ class Hub:
         for key, stream in list(self.streams.items()):
             if not stream.attached and stream.idle_since_ns < unused and not stream.busy:
                 del self.streams[key], self._numbers[stream.number]
+                for handle in stream.windows:
+                    self._left_weight -= self._left.pop((stream.number, handle), 0)
                 self._read(partial(self.store.release, stream.number), _released)
 
     def _expired(self, forgotten: list[tuple[int, int]] | None, error: Exception | None) -> None:

@@ -33,6 +33,9 @@ STREAMS_PER_CONNECTION_MAX: Final = 4_096
 """A performer with a few thousand private chats on one connection."""
 PUBLISH_WINDOW: Final = 256
 """Unacknowledged durable records a connection may have; also how far back `id` makes a retry idempotent."""
+LEFT_IDS_MAX: Final = 1_000_000
+"""Ids that are kept for publishers who are not connected, all streams together: some 150 MB. A room may see new members
+for years."""
 DURABLE_PER_S_MAX: Final = 20_000
 EPHEMERAL_PER_S_MAX: Final = 20_000
 CONTROL_PER_S_MAX: Final = 5_000

@@ -78,16 +78,17 @@ class Outbox:
     """One connection's way out. `pending` is what this turn pushed; `acks` are its gathered acknowledgements.
 
     `dirty` says that the outbox is in the hub's list of what to flush; `overflowing`, that its records must be dropped;
-    `lagging`, that they were, and the client is replayed from the store. `owner` belongs to the transport, `peer` to the
-    session.
+    `lagging`, that they were, and the client is replayed from the store; `ended`, that the close frame was pushed. `owner`
+    belongs to the transport, `peer` to the session.
     """
 
-    __slots__ = ("acks", "counters", "dirty", "lagging", "overflowing", "owner", "peer", "pending", "standing")
+    __slots__ = ("acks", "counters", "dirty", "ended", "lagging", "overflowing", "owner", "peer", "pending", "standing")
 
     def __init__(self, counters: Dropped, peer: Any) -> None:
         self.pending: list[Item] = []
         self.acks: list[int] = []
         self.dirty = False
+        self.ended = False
         self.lagging = False
         self.overflowing = False
         self.standing: _Standing | None = None
@@ -104,7 +105,7 @@ class Outbox:
             self._queue_pending()
             self._refill()
         pending = self.pending
-        if self.acks:
+        if self.acks and not self.ended:
             acks = published_frame(self.acks)
             self.acks = []
             if not pending:
@@ -138,8 +139,24 @@ class Outbox:
             self.standing = _Standing()
         self._queue_pending()
 
-    def _queue_pending(self) -> None:
+    def end(self) -> None:
+        """What was pushed last is the close frame, and the last to leave (RFC 6455 section 5.5.1).
+
+        Of what waits, only answers leave before it; the client resumes from the records that it has.
+        """
         if self.acks:
+            self.pending.insert(0, published_frame(self.acks))
+            self.acks = []
+        self.ended = True
+        standing = self.standing
+        if standing is not None:
+            standing.durable.clear()
+            standing.durable_bytes = 0
+            standing.ephemeral.clear()
+            standing.ephemeral_bytes = 0
+
+    def _queue_pending(self) -> None:
+        if self.acks and not self.ended:
             self.pending.insert(0, published_frame(self.acks))
             self.acks = []
         if self.pending:
@@ -153,6 +170,8 @@ class Outbox:
             if not isinstance(item, Chunk):
                 standing.control.append(item)
                 standing.control_bytes += len(item)
+            elif self.ended:
+                continue
             elif item.lane == EPHEMERAL:
                 self._queue_state(standing, item)
             else:
@@ -166,6 +185,8 @@ class Outbox:
             if not isinstance(item, Chunk):
                 standing.control.appendleft(item)
                 standing.control_bytes += len(item)
+            elif self.ended:
+                continue
             elif item.lane != EPHEMERAL:
                 standing.durable.appendleft(item)
                 standing.durable_bytes += len(item.data)

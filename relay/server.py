@@ -27,6 +27,8 @@ TRANSPORTS: Final = {
 LISTEN_BACKLOG: Final = 4096
 SECONDS_MAX: Final = 1_000_000_000
 """Thirty years: more makes no sense, and overflows a timestamp somewhere."""
+PER_S_MAX: Final = 1_000_000_000
+"""No connection sends as many; WELCOME has room for 64 bits."""
 
 T = TypeVar("T")
 
@@ -55,7 +57,9 @@ def serve(options: Options, announce: Callable[[str], None], log: Callable[[str]
     """
     problems: list[str] = []
     address = _checked(problems, parse_address, options.listen, "--listen")
-    metrics_address = _checked(problems, parse_address, options.metrics, "--metrics") if options.metrics else None
+    metrics_address = (
+        None if options.metrics is None else _checked(problems, parse_address, options.metrics, "--metrics")
+    )
     context = _checked(problems, _tls, options.tls_cert, options.tls_key)
     if options.transport not in TRANSPORTS:
         problems.append(f"--transport {options.transport}: use one of {', '.join(TRANSPORTS)}")
@@ -65,9 +69,9 @@ def serve(options: Options, announce: Callable[[str], None], log: Callable[[str]
         if not 0 < seconds <= SECONDS_MAX  # not a number is not, either
     ]
     problems += [
-        f"--{name.replace('_', '-')}: use more than 0"
+        f"--{name.replace('_', '-')}: use 1 to {PER_S_MAX}"
         for name in ("durable_per_s", "ephemeral_per_s", "control_per_s")
-        if getattr(options.rates, name) <= 0
+        if not 0 < getattr(options.rates, name) <= PER_S_MAX
     ]
     store = _checked(problems, open_store, options.store)
     listeners = _checked(problems, _listen, address, "--listen") if address else None

@@ -162,6 +162,7 @@ class Peer:
             return
         self.close_code = code
         self.hub.push(self.box, framing.close_frame(code, reason))
+        self.box.end()
         self.state = State.CLOSING
         self.closing_since_ns = self.hub.now_ns
         self.leave()
@@ -226,7 +227,7 @@ class Peer:
         if silent_s >= KEEPALIVE_S and self.pinged_ns <= self.heard_ns:
             self.pinged_ns = now
             self.hub.push(box, framing.encode(framing.PING, b""))
-        if box.standing is not None or self.state == State.GREETING:
+        if box.standing is not None or box.lagging or self.state == State.GREETING:
             return 1.0
         return KEEPALIVE_S - silent_s if silent_s < KEEPALIVE_S else 2 * KEEPALIVE_S - silent_s
 
@@ -276,7 +277,7 @@ class Session(Peer):
                     and taken < budget
                     and not record.class_
                     and record.commitment is None
-                    and (sealed := record.sealed)
+                    and len(sealed := record.sealed) > 1
                     and sealed[0] == SEALED_VERSION
                     and suites[sealed[1]]
                 ):

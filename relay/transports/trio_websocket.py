@@ -18,7 +18,7 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
 from relay import framing
-from relay.limits import HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX
+from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX
 from relay.session import Peer, State
 from relay.transports.base import Relay
 from relay.wire import SUBPROTOCOL
@@ -63,8 +63,9 @@ class _Library:
             connection.wake.set()
         ended, hub.ended = hub.ended, []
         for peer in ended:
+            # The library answers the client's close by itself, so these are overdue: a send to one may wait for ever.
             if peer.box.owner is not None:
-                peer.box.owner.wake.set()
+                peer.box.owner.nursery.cancel_scope.cancel()
         relay.turn_times.add(max(0, relay.clock() - hub.now_ns))
 
     async def turn_on(self) -> None:
@@ -91,18 +92,20 @@ class _Library:
 
     async def handle(self, request: WebSocketRequest) -> None:
         """Serve one connection: the library calls this when its HTTP request is there."""
-        relay = self._relay
         path = request.path.partition("?")[0]
-        echo = relay.echo and path == "/echo"
-        if path != "/" and not echo:
-            relay.rejected += 1
-            await request.reject(404, body=b"this relay serves /\n")
-            return
-        if relay.draining or (not echo and SUBPROTOCOL not in request.proposed_subprotocols):
-            relay.rejected += 1
-            await request.reject(400, body=b"offer the subprotocol " + SUBPROTOCOL.encode() + b"\n")
-            return
-        socket = await request.accept(subprotocol=None if echo else SUBPROTOCOL)
+        try:
+            socket = await self._answer(request, path)
+        except Exception:
+            self._relay.rejected += 1
+            raise
+        try:
+            await self._attend(path, socket)
+        except Exception as error:
+            self._hub.report(error)
+            raise
+
+    async def _attend(self, path: str, socket: WebSocketConnection) -> None:
+        relay = self._relay
         connection = _Connection(relay.greet(path), socket)
         connection.peer.box.owner = connection
         try:
@@ -113,6 +116,17 @@ class _Library:
                 nursery.cancel_scope.cancel()
         finally:
             relay.forget(connection.peer)
+
+    async def _answer(self, request: WebSocketRequest, path: str) -> WebSocketConnection:
+        """Accept a request, or refuse it and raise."""
+        echo = self._relay.echo and path == "/echo"
+        if path != "/" and not echo:
+            await request.reject(404, body=b"this relay serves /\n")
+        elif self._relay.draining or (not echo and SUBPROTOCOL not in request.proposed_subprotocols):
+            await request.reject(400, body=b"offer the subprotocol " + SUBPROTOCOL.encode() + b"\n")
+        else:
+            return await request.accept(subprotocol=None if echo else SUBPROTOCOL)
+        raise _Refused
 
     async def _read(self, connection: _Connection) -> None:
         hub, peer = self._hub, connection.peer
@@ -145,8 +159,6 @@ class _Library:
                 if peer.state < State.CLOSING:
                     self._hub.replay.drained(peer)  # type: ignore[arg-type]
                     self.turn()
-                elif peer.overdue:
-                    return
         except ConnectionClosed:
             return
 
@@ -172,6 +184,20 @@ class _Library:
             connection.peer.heard_ns = self._relay.clock()
 
 
+class _Server(trio_websocket.WebSocketServer):
+    """The library's server, in which what one client does wrong ends its connection and not the relay."""
+
+    async def _handle_connection(self, stream: trio.abc.Stream) -> None:
+        # Some of it leaves the library as exceptions of its parts. Faults of our own were reported before they got here.
+        with suppress(Exception):
+            await super()._handle_connection(stream)
+        await trio.aclose_forcefully(stream)
+
+
+class _Refused(Exception):
+    """Ends a connection whose request was refused; the library would wait for the client to go."""
+
+
 async def _serve(
     relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
 ) -> None:
@@ -187,19 +213,19 @@ async def _serve(
             plain = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             streams.append(trio.SSLListener(plain, context) if context else plain)
         async with trio.open_nursery() as accepting:
-            server = trio_websocket.WebSocketServer(
+            server = _Server(
                 library.handle,
                 streams,
                 handler_nursery=nursery,
                 message_queue_size=1,
                 max_message_size=MESSAGE_BYTES_MAX,
                 connect_timeout=HANDSHAKE_S_MAX,
-                disconnect_timeout=HANDSHAKE_S_MAX,
+                disconnect_timeout=CLOSE_S_MAX,
             )
             await accepting.start(server.run)
-            relay.ready = True
-            ready()
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                relay.ready = True
+                ready()
                 async for _ in signals:
                     break
             accepting.cancel_scope.cancel()

@@ -82,25 +82,25 @@ def drip(port: int, data: bytes) -> float:
     return time.monotonic() - began
 
 
-def never_read(port: int) -> tuple[int | None, int]:
-    """Subscribe to a busy stream, and ask for a lot, but read nothing: return (close code, records) once the relay gives up."""
+def never_read(port: int) -> tuple[bool, int | None]:
+    """Subscribe to a busy stream but read nothing; return whether the relay let go, and the close code."""
     index = 900_001
     with Member(port, receive_buffer_bytes=4096) as deaf, Member(port) as author:
         deaf.subscribe(index, SUBSCRIBE, member=2)
         number = author.subscribe(index, PUBLISH).number
         ended = time.monotonic() + WAIT_S
         label = 0
-        while time.monotonic() < ended:
+        let_go = False
+        while not let_go and time.monotonic() < ended:
             author.send(wire.Publish(number, 0, label, None, sealed_of(label, SEALED_BYTES_MAX)))
             author.next(wire.Published)
             label += 1
             try:
                 deaf.give(b"", 10)  # an unasked pong: it is not silent, it only does not read
             except OSError:
-                break
+                let_go = True
             time.sleep(0.02)
-        came, code = deaf.rest()
-        return code, len(came)
+        return let_go, deaf.closed()
 
 
 def only_answer_pings(port: int) -> bool:
@@ -217,6 +217,40 @@ def test_what_is_no_handshake_is_closed_and_disturbs_nobody(relay: RelayProcess,
         assert not answer.startswith(b"HTTP/1.1 101")
         other.send(wire.Time(1))
         other.expect(wire.Timed)
+
+
+@pytest.mark.parametrize("path", ["/", "/echo", "/other"])
+@pytest.mark.parametrize("protocol", [wire.SUBPROTOCOL.encode(), b"\xeb"])
+@pytest.mark.parametrize("resets", [False, True])
+def test_what_is_wrong_with_or_behind_a_request_disturbs_nobody(
+    relay: RelayProcess, path: str, protocol: bytes, resets: bool
+) -> None:
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: "
+    )
+    with Member(relay.port) as other:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", relay.port), timeout=WAIT_S) as sock:
+                if resets:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.sendall(request.encode() + protocol + b"\r\n\r\n")
+                with contextlib.suppress(OSError):
+                    sock.sendall(b"\xff" * 20)
+        other.send(wire.Time(1))
+        other.expect(wire.Timed)
+
+
+def test_who_stays_after_a_refusal_is_let_go(relay: RelayProcess) -> None:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=WAIT_S) as sock:
+        sock.sendall(
+            b"GET /other HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        answer = b""
+        while part := sock.recv(65_536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 404")
 
 
 def test_echo(relay: RelayProcess) -> None:
@@ -541,7 +575,8 @@ def test_no_hello_is_closed(relays: Relays, transport: str) -> None:
 
 
 def test_a_client_that_never_reads_is_closed(relays: Relays, transport: str) -> None:
-    code, _ = relays.hurry["never_read", transport].result()
+    let_go, code = relays.hurry["never_read", transport].result()
+    assert let_go, "the relay does not wait for it for ever"
     assert code in (close_code(Code.SLOW), None), "None: the close frame itself did not fit"
     with Member(relays.hurried[transport].port) as client:
         client.send(wire.Time(1))

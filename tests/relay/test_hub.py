@@ -23,7 +23,7 @@ from scripted import (
     stream_key,
 )
 
-from relay import wire
+from relay import hub, wire
 from relay.capability import franking_tag, handle_of, parse
 from relay.errors import Code
 from relay.limits import (
@@ -337,6 +337,40 @@ def test_after_erasure_ids_are_forgotten_by_all_connections(net: Net) -> None:
     assert returned.publish(number, 8) == [wire.Published([8, 1])], "and known to a connection that came later"
 
 
+def test_the_ids_of_the_longest_gone_are_forgotten(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LEFT_IDS_MAX", 100)
+    stays, number = net.attached()
+    stays.publish(number, 1)
+    for member in range(2, 100):
+        guest, _ = net.attached(member=member)
+        guest.publish(number, 1)
+        guest.cut()
+    assert len(net.hub._numbers[number].windows) < 20
+    assert stays.publish(number, 1)[-1] == wire.Published([1, 1]), "who is there is not forgotten"
+    again, _ = net.attached(member=99)
+    assert again.publish(number, 1)[-1] == wire.Published([1, 99]), "nor who has just left"
+
+
+def test_members_who_come_and_go_are_counted_once(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LEFT_IDS_MAX", 100)
+    author, number = net.attached()
+    author.publish(number, 1)
+    second, _ = net.attached()
+    for _ in range(50):
+        other = net.connect()
+        other.subscribe()
+        other.subscribe()
+        other.cut()
+    author.cut()
+    second.cut()
+    again, _ = net.attached()
+    assert again.publish(number, 1)[-1] == wire.Published([1, 1])
+    again.cut()
+    net.later(61)
+    net.hub.expire(0, 60 * SECOND_NS)
+    assert net.hub._left_weight == 0, "the stream was put away"
+
+
 def test_ids_survive_a_restart() -> None:
     store = MemoryStore(bytes(32))
     author, number = Net(store).attached(use=PUBLISH)
@@ -406,6 +440,25 @@ def test_acknowledgements_that_the_store_refused_go_with_the_next_batch(late: tu
     author.publish(number, 3)
     let(net, writes)
     assert held(net, number) == [2, 3]
+
+
+def test_acknowledgements_while_the_store_refuses_take_the_place_of_older_ones(late: tuple[Net, Later, Later]) -> None:
+    net, reads, writes = late
+    author = net.connect()
+    author.subscribe(cap=capability_of(1, 1, quorum=1))
+    reads.run()
+    net.settle()
+    number = next(iter(author.peer.attachments))
+    author.publish(number, *range(1, 10))
+    let(net, writes)
+    writes.broken = True
+    for upto in range(1, 10):
+        author.send(wire.Ack(number, upto))
+        let(net, writes)
+    author.publish(number, 10)
+    batch = writes.waiting[0][0].args[0]  # type: ignore[attr-defined]
+    assert [upto for _, _, upto in batch.acks] == [9]
+    assert batch.trims == [(number, 9)]
 
 
 def test_a_failed_commit_is_told_to_who_asked_last(late: tuple[Net, Later, Later]) -> None:
@@ -740,6 +793,21 @@ def test_a_read_from_before_falling_behind_again_makes_no_gap() -> None:
     assert [r.seq for r in of(wire.Message, came) if r.number == chat] == list(range(1, 12))
 
 
+def test_the_deadline_of_a_lagging_client_is_looked_at_every_second_also_between_two_pages() -> None:
+    reads = Later()
+    net = Net(big(), read=reads.submit)
+    author, number = opened(net, reads, use=PUBLISH)
+    reader, _ = opened(net, reads, member=2)
+    reader.stop()
+    for label in range(20):
+        author.publish(number, label, size=65_536)
+    reader.take()
+    assert reads.waiting
+    assert reader.peer.box.lagging
+    assert reader.peer.box.standing is None
+    assert reader.peer.tick() == 1.0
+
+
 def test_unsubscribing_while_lagging_tells_how_far_it_came() -> None:
     net = Net(big())
     _, reader, number = fall_behind(net)
@@ -849,8 +917,10 @@ def test_a_quorum_of_members_lets_records_be_forgotten(net: Net) -> None:
     assert held(net, number) == [1, 2, 3, 4], "one member is not two"
     members[1].send(wire.Ack(number, 2))
     assert held(net, number) == [3, 4]
-    members[2].send(wire.Ack(number, 99))
-    assert held(net, number) == [], "up to the head, however far a member says"
+    members[2].send(wire.Ack(number, 5))
+    assert held(net, number) == [3, 4], "nobody can have what there is not"
+    members[2].send(wire.Ack(number, 4))
+    assert held(net, number) == []
     late = net.connect()
     came = late.subscribe(member=7, after=0)
     assert not came[0].recovered
@@ -892,6 +962,15 @@ def test_an_acknowledgement_before_an_erasure_touches_nothing_after_it(net: Net)
     net.settle()
     assert held(net, number) == [1], "nobody acknowledged this one"
     assert net.store.open(bytes(stream_key(1).verify_key), new_epoch=1, recent_max=0).acks == {}
+
+
+def test_an_acknowledgement_that_crosses_an_erasure_is_of_the_epoch_that_ended(net: Net) -> None:
+    author, number = net.attached(cap=capability_of(quorum=1), use=ALL)
+    author.publish(number, 1, 2, 3)
+    author.send(wire.Erase(number))
+    author.publish(number, 4)
+    author.send(wire.Ack(number, 3))
+    assert held(net, number) == [1], "nobody acknowledged this one"
 
 
 def test_acknowledgements_during_an_erasure_are_of_the_epoch_that_ends(late: tuple[Net, Later, Later]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -70,6 +71,9 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (Options(listen="127.0.0.1:0", store="sqlite:"), "--store"),
         (Options(listen="127.0.0.1:0", store="sqlite:/nowhere/at/all.db"), "/nowhere/at/all.db"),
         (Options(listen="127.0.0.1:0", store="memory:x"), "--store"),
+        (Options(listen="127.0.0.1:0", metrics=""), "--metrics"),
+        (Options(listen="127.0.0.1:0", rates=Rates(durable_per_s=2**64)), "--durable-per-s"),
+        (Options(listen="127.0.0.1:0", rates=Rates(control_per_s=0)), "--control-per-s"),
     ],
 )
 def test_an_option_that_cannot_work(options: Options, named: str) -> None:
@@ -204,6 +208,7 @@ def test_mint_uses_a_key_and_does_not_show_it(tmp_path: Path, capsys: pytest.Cap
         ({"key": "/nowhere/key"}, "--key"),
         ({"holder": "zz"}, "--holder"),
         ({"holder": "11" * 31}, "--holder"),
+        ({"holder": "00" * 32}, "--holder"),
         ({"quorum": -1}, "--quorum"),
         ({"quorum": 65_536}, "--quorum"),
         ({"valid": 0.0}, "--valid"),
@@ -219,6 +224,17 @@ def test_mint_refuses(options: dict[str, object], named: str, capsys: pytest.Cap
     assert out == ""
     assert err.startswith(f"relaymark mint: {named}")
     assert len(err.splitlines()) == 2
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("count", ["1", "2000"], ids=["at the end", "in the middle"])
+def test_a_reader_of_the_output_that_leaves_is_no_fault(count: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "relay.cli", "mint", "--count", count]
+    with open(writing, "wb") as left:
+        done = subprocess.run(command, stdout=left, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (105, b"")
 
 
 @pytest.mark.process

@@ -207,6 +207,49 @@ def test_a_close_is_answered_with_its_code(net: Net, payload: bytes, code: int) 
     assert net.hub._numbers[number].attached == 0
 
 
+def test_nothing_follows_the_close_frame(net: Net) -> None:
+    """RFC 6455 section 5.5.1; the test's client minds what does. What is begun is ended, and answers are not lost."""
+    author, number = net.attached(use=PUBLISH)
+    reader, _ = net.attached(member=2)
+    reader.room = 70_000
+    for label in range(3):
+        author.publish(number, label, size=65_536)
+    author.send(wire.Publish(number, 1, 0, None, sealed_of()))
+    reader.give(reader.frame(wire.encode(wire.Time(1))) + reader.frame(b"\x03\xe8", CLOSE))
+    net.settle()
+    assert [type(record) for record in reader.take()] == [wire.Message, wire.Message, wire.Timed]
+    assert reader.closed == 1000
+    assert reader.gone
+
+
+@pytest.mark.parametrize(("room", "came"), [(0, []), (10, [wire.Subscribed]), (None, [wire.Subscribed])])
+def test_what_is_asked_for_with_the_close_does_not_follow_it(net: Net, room: int | None, came: list[type]) -> None:
+    client = net.connect()
+    client.room = room
+    subscribe = wire.encode(wire.Subscribe(1, capability_of(), SUBSCRIBE, None, None, None))
+    client.give(client.frame(subscribe) + client.frame(b"", CLOSE))
+    net.settle()
+    assert [type(record) for record in client.take()] == came
+    assert client.closed == 1000
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_an_acknowledgement_that_comes_after_the_close_frame_is_not_sent(stands: bool) -> None:
+    writes = Later()
+    net = Net(write=writes.submit)
+    author, number = net.attached(use=PUBLISH | ERASE)
+    if stands:
+        author.stop()
+    author.publish(number, 1)
+    author.send(wire.Erase(number))
+    author.peer.drain()
+    net.settle()
+    writes.run()
+    net.settle()
+    assert author.take() == []
+    assert author.closed == close_code(Code.DRAINING)
+
+
 def test_a_connection_that_is_gone_leaves_nothing_behind(net: Net) -> None:
     client = net.connect()
     numbers = [client.subscribe(index)[0].number for index in (1, 2, 3)]
@@ -311,6 +354,7 @@ def test_refusals_tell_nothing_of_whether_a_stream_exists(net: Net) -> None:
 PUBLISHES = {
     "nobody's number": (wire.Publish(99, 0, 7, None, sealed_of()), Code.NOT_SUBSCRIBED),
     "empty": (wire.Publish(1, 0, 7, None, b""), Code.SEALED_SIZE),
+    "a version without a suite": (wire.Publish(1, 0, 7, None, b"\x01"), Code.SEALED_SIZE),
     "too short": (wire.Publish(1, 0, 7, None, sealed_of(size=255)), Code.SEALED_SIZE),
     "not a padded size": (wire.Publish(1, 0, 7, None, sealed_of(size=257)), Code.SEALED_SIZE),
     "above the largest": (wire.Publish(1, 0, 7, None, sealed_of(size=131_072 + 4096)), Code.SEALED_SIZE),
