@@ -28,7 +28,7 @@ class FakeWorkers:
     def __init__(self, *, clocks: tuple[int, int] = (5, 5), settles: bool = True) -> None:
         self.sent: list[tuple[str, str | None]] = []
         self.offsets: list[Any] = []
-        self.cuts: list[bool] = []
+        self.told_to_cut: list[bool] = []
         self.clock_error_ns = 40
         self.ledgers = {name: Ledger() for name in ("a", "b")}
         self.clocks = dict(zip(("a", "b"), clocks, strict=True))
@@ -55,7 +55,7 @@ class FakeWorkers:
             self.offsets.append(data["offsets_ns"])
             self.deliver(worker or "")
         elif kind == STOP:
-            self.cuts.append(data["cut"])
+            self.told_to_cut.append(data["cut"])
             for name in self.ledgers.keys() - self.dead:
                 self.conductor.on_message(QUIET, name, {"sent": self.ledgers[name].sent_log().to_wire()})
         elif kind == DRAIN and self.settles:
@@ -238,7 +238,7 @@ def test_an_interrupted_run_is_drained_and_says_so() -> None:
     result = workers.finish()
     assert result.exit_code == EXIT_INTERRUPTED
     assert [kind for kind, _ in workers.sent][-2:] == [STOP, DRAIN]
-    assert workers.cuts == [True]
+    assert workers.told_to_cut == [True]
     assert result.kinds["message"].ledger.delivered == 4
 
 
@@ -246,7 +246,7 @@ def test_a_load_that_is_over_is_not_cut_short_for_workers_that_are_late_with_it(
     workers = FakeWorkers()
     workers.start(duration_s=0.01)
     assert workers.finish().exit_code == EXIT_OK
-    assert workers.cuts == [False]
+    assert workers.told_to_cut == [False]
 
 
 @pytest.mark.usefixtures("short_load")
