@@ -113,6 +113,23 @@ def test_a_budget_that_is_too_small_ends_without_a_verdict(bench: Make) -> None:
     assert overall(judge(collected, QUICK.metrics)) is Word.INCONCLUSIVE
 
 
+def test_where_whole_rounds_take_too_long_the_processor_time_is_measured_alone(bench: Make) -> None:
+    subject = bench(slower=1.0, noise=0.003)
+    # Calibration takes 20 s, a whole round 12 s, one for the processor time 4 s.
+    collected = subject.collect(replace(QUICK, budget_s=34.0))
+    words = {one.metric.name: one.word for one in judge(collected, QUICK.metrics)}
+    assert words["cpu"] is Word.PASS
+    assert words["p50"] is Word.INCONCLUSIVE
+    assert subject.now_s == 32.0
+
+
+def test_without_the_processor_time_there_are_only_whole_rounds(bench: Make) -> None:
+    subject = bench(slower=1.0, noise=0.003)
+    collected = subject.collect(replace(QUICK, budget_s=34.0, metrics=("p50",)))
+    assert subject.now_s == 32.0
+    assert all("p50" in one.figures for one in collected.runs if not one.calibration)
+
+
 @pytest.mark.parametrize("noise", [0.005, 0.015, 0.03])
 def test_in_ten_quick_gates_a_tenth_is_found_and_nothing_is_not(bench: Make, noise: float) -> None:
     words = {
