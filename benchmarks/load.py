@@ -291,27 +291,33 @@ class Load:
         self.delivered += delivered
 
 
-def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
-    """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or came out of order."""
+@contextmanager
+def loaded(client: Client, server: Server, shape: Shape) -> Iterator[Load]:
+    """Connect the publishers and subscribers of `shape`, and let go of them on the way out."""
     subscribers = [(stream, Role.SUBSCRIBE) for stream in range(shape.streams) for _ in range(shape.subscribers)]
     publishers = [(stream, Role.PUBLISH) for stream in range(shape.streams)]
     with (
         connections(client, server, subscribers) as receiving,
         connections(client, server, publishers) as sending,
-        no_collections(),
     ):
         load = Load(client, shape, receiving, sending)
         try:
-            load.start()
-            load.run(warmup_s)
-            delivered, acknowledged = load.delivered, load.acknowledged
-            before = Used.now(server, cores)
-            elapsed_ns = load.run(seconds)
-            used = Used.now(server, cores).since(before)
-            delivered, acknowledged = load.delivered - delivered, load.acknowledged - acknowledged
-            load.settle()
+            yield load
         finally:
             load.close()
+
+
+def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
+    """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or came out of order."""
+    with loaded(client, server, shape) as load, no_collections():
+        load.start()
+        load.run(warmup_s)
+        delivered, acknowledged = load.delivered, load.acknowledged
+        before = Used.now(server, cores)
+        elapsed_ns = load.run(seconds)
+        used = Used.now(server, cores).since(before)
+        delivered, acknowledged = load.delivered - delivered, load.acknowledged - acknowledged
+        load.settle()
     return Measured(
         deliveries_per_s=delivered / elapsed_ns * 1e9,
         publishes_per_s=acknowledged / elapsed_ns * 1e9,

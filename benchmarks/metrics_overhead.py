@@ -1,9 +1,11 @@
 """What the relay's metrics cost: throughput without and with a scrape a second, and a scrape with 10,000 connections.
 
-    python -m benchmarks.metrics_overhead [--rounds 10] [--seconds 2] [--shapes ...] [--connections 10000]
+    python -m benchmarks.metrics_overhead [--rounds 20] [--pairs 30] [--shapes ...] [--connections 10000]
 
-Each round measures the relay without --metrics and with it, on fresh processes one after the other, and changes which
-comes first. Exit code 1: a bound is missed for certain (its whole interval is beyond it), or something was lost.
+A round starts two relays, one without --metrics and one with it, and loads them in turn for a fifth of a second each:
+a machine that changes its speed changes it for both. Two processes of one program differ in speed by a percent or so
+for as long as they live, so rounds take fresh processes, and a round is one figure. Exit code 1: a bound is missed
+for certain (its whole interval is beyond it), or something was lost.
 """
 
 from __future__ import annotations
@@ -15,10 +17,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -26,10 +27,20 @@ from typing import Final
 from benchmarks.bootstrap import PAIRS_MIN, Interval, of_pairs
 from benchmarks.clients import Role
 from benchmarks.counting import CountingError
-from benchmarks.load import Measured, Shape, connections, measure
-from benchmarks.processes import Cores, ServerError, choose_cores, ended_by_signal, raise_file_limit, stop
-from benchmarks.relay_throughput import SHAPES, WARMUP_S
-from benchmarks.tables import Row, note, plain, thousands
+from benchmarks.load import Load, Shape, connections, loaded, no_collections
+from benchmarks.processes import (
+    Cores,
+    Server,
+    ServerError,
+    choose_cores,
+    core_busy_ns,
+    cpu_ns,
+    ended_by_signal,
+    raise_file_limit,
+    stop,
+)
+from benchmarks.relay_throughput import SHAPES
+from benchmarks.tables import OTHERS_MAX, plain, thousands
 from benchmarks.targets import Target, all_targets, serving
 
 COST_MAX: Final = 0.02
@@ -39,17 +50,24 @@ SERIES_MAX: Final = 200
 CONNECTIONS: Final = 10_000
 SCRAPES: Final = 30
 SCRAPE_EVERY_S: Final = 1.0
+"""As dashboards/prometheus/prometheus.yml asks for."""
 _SPARE_FILES: Final = 200
+BLOCK_S: Final = 0.2
+"""Up to here the noise of neighbouring blocks falls with their length; longer ones only see more of the drift."""
+_WARMUP_S: Final = 0.05
+"""Each time that the load turns to the other relay: what the first has in hand must be through."""
+_BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / (_WARMUP_S + BLOCK_S))
 _SHAPES: Final = ("room", "private-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One round: the same shape without and with metrics."""
+class Round:
+    """Deliveries a second of two relays that were loaded in turn. `others_cpu`: what others took of the relays' core."""
 
     shape: str
-    without: Measured
-    scraped: Measured
+    without: float
+    scraped: float
+    others_cpu: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ended_by_signal():
         try:
             raise_file_limit(options.connections + _SPARE_FILES)
-            pairs = [measure_pair(shape, cores, options.seconds, n) for n in range(options.rounds) for shape in shapes]
+            rounds = [
+                measure_round(shape, cores, options.pairs, number)
+                for number in range(options.rounds)
+                for shape in shapes
+            ]
             scrapes = [measure_scrapes(cores, count) for count in (0, options.connections)]
         except (CountingError, ServerError, OSError) as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
-    costs = {shape.name: cost([pair for pair in pairs if pair.shape == shape.name]) for shape in shapes}
-    print(f"{'One core for both: compare with nothing. ' if cores.shared else ''}seconds {options.seconds:g}\n")
-    print(plain(overhead_lines(pairs, costs)))
+    costs = {shape.name: cost([one for one in rounds if one.shape == shape.name]) for shape in shapes}
+    if cores.shared:
+        print("One core for relay and load: the figures compare with nothing.\n")
+    print(plain(overhead_lines(rounds, costs)))
     print()
     print(plain(scrape_lines(scrapes)))
     return 1 if misses(costs, scrapes) else 0
@@ -88,37 +111,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics_overhead", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=20, help="each with fresh processes")
+    parser.add_argument("--pairs", type=int, default=30, help=f"of measurements of {BLOCK_S} s in a round")
     parser.add_argument("--shapes", nargs="*", choices=[shape.name for shape in SHAPES], default=_SHAPES)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     options = parser.parse_args(arguments)
-    if options.rounds < PAIRS_MIN or options.seconds <= 0 or options.connections < 1:
-        parser.error(f"--rounds must be at least {PAIRS_MIN}, --seconds above 0 and --connections at least 1")
+    if options.rounds < PAIRS_MIN or options.pairs < 1 or options.connections < 1:
+        parser.error(f"--rounds must be at least {PAIRS_MIN}, --pairs and --connections at least 1")
     return options
 
 
-def measure_pair(shape: Shape, cores: Cores, seconds: float, number: int) -> Pair:
-    """Measure one round. Raises CountingError, ServerError, OSError."""
-    measured = {}
-    # Whoever comes second may find the machine warmer, so they take turns.
-    for with_metrics in (False, True) if number % 2 == 0 else (True, False):
-        measured[with_metrics] = _measure(shape, cores, seconds, with_metrics=with_metrics)
-    pair = Pair(shape=shape.name, without=measured[False], scraped=measured[True])
-    change = pair.scraped.deliveries_per_s / pair.without.deliveries_per_s - 1
-    print(f"round {number + 1}: {shape.name:10} {change:+.1%}", file=sys.stderr, flush=True)
-    return pair
-
-
-def _measure(shape: Shape, cores: Cores, seconds: float, *, with_metrics: bool) -> Measured:
-    run = partial(measure, shape=shape, cores=cores, seconds=seconds, warmup_s=WARMUP_S)
-    if not with_metrics:
-        target = all_targets()["pump"]
-        with serving(target, cores) as server:
-            return run(target.client(), server)
+def measure_round(shape: Shape, cores: Cores, pairs: int, number: int) -> Round:
+    """Load two relays in turn, `pairs` times. Raises CountingError, ServerError, OSError."""
     target, port = _with_metrics()
-    with serving(target, cores) as server, _scraper(port, cores):
-        return run(target.client(), server)
+    total_without, total_scraped = _Total(), _Total()
+    with (
+        serving(all_targets()["pump"], cores) as plain_server,
+        serving(target, cores) as server,
+        loaded(target.client(), plain_server, shape) as plain_load,
+        loaded(target.client(), server, shape) as load,
+        _scraper(port, cores) as scraping,
+        no_collections(),
+    ):
+        plain_load.start()
+        load.start()
+        busy_ns, relays_ns, started_ns = core_busy_ns(cores.server), _used_ns(plain_server, server), time.monotonic_ns()
+        for pair in range(pairs):
+            # One block in so many is scraped, so that there is a scrape for each second of this load.
+            scraped = scraping() if pair % _BLOCKS_A_SCRAPE == 0 else nullcontext()
+            # Whoever comes second may find the machine warmer, so they take turns.
+            if (number + pair) % 2:
+                with scraped:
+                    total_scraped.add_block(load)
+                total_without.add_block(plain_load)
+            else:
+                total_without.add_block(plain_load)
+                with scraped:
+                    total_scraped.add_block(load)
+        busy_ns = core_busy_ns(cores.server) - busy_ns
+        relays_ns = _used_ns(plain_server, server) - relays_ns
+        elapsed_ns = time.monotonic_ns() - started_ns
+        plain_load.settle()
+        load.settle()
+    others_cpu = 0.0 if cores.shared else max(0, busy_ns - relays_ns) / elapsed_ns
+    measured = Round(shape=shape.name, without=total_without.per_s, scraped=total_scraped.per_s, others_cpu=others_cpu)
+    change = measured.scraped / measured.without - 1
+    print(f"round {number + 1}: {shape.name:10} {change:+.1%}", file=sys.stderr, flush=True)
+    return measured
+
+
+class _Total:
+    """Deliveries of one relay, and the time that they took."""
+
+    def __init__(self) -> None:
+        self._delivered = 0
+        self._elapsed_ns = 0
+
+    def add_block(self, load: Load) -> None:
+        load.run(_WARMUP_S)
+        delivered = load.delivered
+        self._elapsed_ns += load.run(BLOCK_S)
+        self._delivered += load.delivered - delivered
+
+    @property
+    def per_s(self) -> float:
+        return self._delivered / self._elapsed_ns * 1e9
+
+
+def _used_ns(*servers: Server) -> int:
+    return sum(cpu_ns(server.pid) for server in servers)
 
 
 def _with_metrics() -> tuple[Target, int]:
@@ -136,20 +197,45 @@ def _with_metrics() -> tuple[Target, int]:
 
 
 @contextmanager
-def _scraper(port: int, cores: Cores) -> Iterator[None]:
-    """Scrape from a process of its own, as Prometheus does; a thread of this one would disturb the load."""
-    program = (
-        "import time; from benchmarks.metrics_overhead import SCRAPE_EVERY_S, scrape\n"
-        f"while True: scrape({port}); time.sleep(SCRAPE_EVERY_S)"
+def _scraper(port: int, cores: Cores) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Scrape from a process of its own, as Prometheus does; a thread of this one would disturb the load.
+
+    What it gives starts a scrape within a block, and waits for its end.
+    """
+    program = f"from benchmarks.metrics_overhead import scrape_on_demand; scrape_on_demand({port})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
     )
-    process = subprocess.Popen([sys.executable, "-c", program], process_group=0)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    requests, answers = process.stdin, process.stdout
+
+    def answered() -> None:
+        if not answers.readline():
+            raise ServerError(f"the scraper ended by itself: {process.wait()}")
+
+    @contextmanager
+    def scraping() -> Iterator[None]:
+        requests.write(b"\n")
+        requests.flush()
+        yield
+        answered()
+
     try:
         os.sched_setaffinity(process.pid, {cores.load})
-        yield
-        if process.poll() is not None:
-            raise ServerError(f"the scraper ended by itself: {process.returncode}")
+        answered()  # it has imported what it needs
+        yield scraping
     finally:
         stop(process)
+
+
+def scrape_on_demand(port: int) -> None:
+    """Scrape once for each line on stdin, in the middle of a block, and answer with a line. Ends with its input."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        time.sleep(_WARMUP_S + BLOCK_S / 2)
+        scrape(port)
+        print("scraped", flush=True)
 
 
 def scrape(port: int) -> tuple[int, bytes]:
@@ -203,19 +289,9 @@ def cpu_of(page: bytes) -> int:
     raise ServerError("the page does not say how much processor time the relay has used")
 
 
-def cost(pairs: Sequence[Pair]) -> Interval:
-    """Return throughput with metrics over throughput without."""
-    return of_pairs([(pair.without.deliveries_per_s, pair.scraped.deliveries_per_s) for pair in pairs])
-
-
-def _per_cpu(pairs: Sequence[Pair]) -> tuple[str, str]:
-    """Return the same ratio for deliveries a second of the relay's processor: others on its core disturb that less."""
-    figures = [
-        tuple(one.deliveries_per_s / max(one.server_cpu, 0.01) for one in (pair.without, pair.scraped))
-        for pair in pairs
-    ]
-    interval = of_pairs([(without, scraped) for without, scraped in figures])
-    return f"{interval.value:.3f}", f"{interval.low:.3f}..{interval.high:.3f}"
+def cost(rounds: Sequence[Round]) -> Interval:
+    """Return throughput with metrics over throughput without; a round is one figure."""
+    return of_pairs([(one.without, one.scraped) for one in rounds])
 
 
 def misses(costs: dict[str, Interval], scrapes: Sequence[Scrapes]) -> bool:
@@ -225,35 +301,27 @@ def misses(costs: dict[str, Interval], scrapes: Sequence[Scrapes]) -> bool:
     )
 
 
-def overhead_lines(pairs: Sequence[Pair], costs: dict[str, Interval]) -> list[list[str]]:
+def overhead_lines(rounds: Sequence[Round], costs: dict[str, Interval]) -> list[list[str]]:
     """Return the table of throughput: a heading and a line a shape."""
     lines = [
-        [
-            *("shape", "without, deliveries/s", "with", "with : without", "95% interval", "pairs", "at least", ""),
-            *("for a CPU second", "95% interval", ""),
-        ]
+        [*("shape", "without, deliveries/s", "with", "with : without", "95% interval", "rounds", "at least", "", "")]
     ]
     for shape, interval in costs.items():
-        chosen = [pair for pair in pairs if pair.shape == shape]
+        chosen = [one for one in rounds if one.shape == shape]
         missed = interval.high < 1 - COST_MAX
         word = "reached" if interval.low >= 1 - COST_MAX else "missed" if missed else "inconclusive"
-        rows = [
-            Row(target="pump", shape=shape, round=number, measured=measured)
-            for number, pair in enumerate(chosen)
-            for measured in (pair.without, pair.scraped)
-        ]
+        others = max(one.others_cpu for one in chosen)
         lines.append(
             [
                 shape,
-                thousands(median(pair.without.deliveries_per_s for pair in chosen)),
-                thousands(median(pair.scraped.deliveries_per_s for pair in chosen)),
+                thousands(median(one.without for one in chosen)),
+                thousands(median(one.scraped for one in chosen)),
                 f"{interval.value:.3f}",
                 f"{interval.low:.3f}..{interval.high:.3f}",
                 str(interval.count),
                 f"{1 - COST_MAX:g}",
                 word,
-                *_per_cpu(chosen),
-                note(rows),
+                f"disturbed: others took {others:.0%} of a core" if others > OTHERS_MAX else "",
             ]
         )
     return lines

@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from benchmarks.load import Measured, Shape
+from benchmarks.load import Shape
 from benchmarks.metrics_overhead import (
     SCRAPE_NS_MAX,
     SERIES_MAX,
-    Pair,
+    Round,
     Scrapes,
     cost,
     main,
-    measure_pair,
+    measure_round,
     measure_scrapes,
     misses,
     overhead_lines,
@@ -24,25 +24,11 @@ from benchmarks.metrics_overhead import (
 from benchmarks.processes import choose_cores
 
 
-def measured(rate: float) -> Measured:
-    return Measured(
-        deliveries_per_s=rate,
-        publishes_per_s=rate,
-        behind_ns=0.0,
-        server_cpu=1.0,
-        load_cpu=0.5,
-        others_cpu=0.0,
-        others_load_cpu=0.0,
-        delivered=1,
-        acknowledged=1,
-    )
-
-
-def pairs(*changes: float) -> list[Pair]:
-    # The machine's speed drifts by half from round to round; within a pair it is the same.
+def rounds(*changes: float, others_cpu: float = 0.0) -> list[Round]:
+    # The machine's speed drifts by half from round to round; within a round it is the same.
     rates = [100_000.0 * (1 + number % 2 / 2) for number in range(len(changes))]
     return [
-        Pair(shape="room", without=measured(rate), scraped=measured(rate * (1 + change)))
+        Round(shape="room", without=rate, scraped=rate * (1 + change), others_cpu=others_cpu)
         for rate, change in zip(rates, changes, strict=True)
     ]
 
@@ -51,7 +37,7 @@ def scrapes(*, series: int = 100, duration_ns: int = 2_000_000) -> Scrapes:
     return Scrapes(connections=10_000, durations_ns=(duration_ns,) * 3, cpu_ns_each=1, series=series, page_bytes=8_000)
 
 
-def word(chosen: list[Pair]) -> str:
+def word(chosen: list[Round]) -> str:
     return overhead_lines(chosen, {"room": cost(chosen)})[1][7]
 
 
@@ -64,16 +50,23 @@ def word(chosen: list[Pair]) -> str:
     ],
 )
 def test_a_cost_is_judged_by_its_whole_interval(changes: tuple[float, ...], expected: str, missed: bool) -> None:
-    chosen = pairs(*changes)
+    chosen = rounds(*changes)
     assert word(chosen) == expected
     assert misses({"room": cost(chosen)}, [scrapes()]) is missed
 
 
-def test_the_ratio_is_of_pairs_so_drift_between_rounds_cancels() -> None:
-    interval = cost(pairs(-0.01, -0.01, -0.01, -0.01))
+def test_the_ratio_is_of_rounds_so_drift_between_rounds_cancels() -> None:
+    interval = cost(rounds(-0.01, -0.01, -0.01, -0.01))
     assert interval.value == pytest.approx(0.99)
     assert interval.low == pytest.approx(0.99)
     assert interval.high == pytest.approx(0.99)
+
+
+def test_what_others_take_of_the_relays_core_is_told() -> None:
+    chosen = rounds(0.0, 0.0, 0.0, others_cpu=0.2)
+    assert "20%" in overhead_lines(chosen, {"room": cost(chosen)})[1][-1]
+    chosen = rounds(0.0, 0.0, 0.0, others_cpu=0.01)
+    assert overhead_lines(chosen, {"room": cost(chosen)})[1][-1] == ""
 
 
 def test_too_many_series_and_slow_scrapes_are_misses() -> None:
@@ -88,13 +81,13 @@ def test_series_are_the_lines_that_are_no_comments() -> None:
 
 
 def test_the_tables_have_a_cell_for_every_heading() -> None:
-    chosen = pairs(0.0, 0.0, 0.0)
+    chosen = rounds(0.0, 0.0, 0.0)
     for table in (overhead_lines(chosen, {"room": cost(chosen)}), scrape_lines([scrapes()])):
         assert len(table) == 2
         assert {len(line) for line in table} == {len(table[0])}
 
 
-@pytest.mark.parametrize("options", [["--rounds", "2"], ["--seconds", "0"], ["--connections", "0"], ["--shapes", "x"]])
+@pytest.mark.parametrize("options", [["--rounds", "2"], ["--pairs", "0"], ["--connections", "0"], ["--shapes", "x"]])
 def test_options_that_cannot_work_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(options)
@@ -107,12 +100,12 @@ def test_a_real_relay_is_measured_without_and_with_scrapes() -> None:
     cores = choose_cores()
     allowed = os.sched_getaffinity(0)
     try:
-        pair = measure_pair(Shape(name="tiny", streams=2, subscribers=1, window=1), cores, 0.05, 0)
+        measured = measure_round(Shape(name="tiny", streams=2, subscribers=1, window=1), cores, 2, 0)
         scraped = measure_scrapes(cores, 20, scrapes=2)
     finally:
         os.sched_setaffinity(0, allowed)
-    assert pair.without.delivered > 0
-    assert pair.scraped.delivered > 0
+    assert measured.without > 0
+    assert measured.scraped > 0
     assert len(scraped.durations_ns) == 2
     assert scraped.cpu_ns_each > 0
     assert 0 < scraped.series < SERIES_MAX
