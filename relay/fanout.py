@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Any, Final
-
-import msgspec
+from typing import Any, Final, TypeAlias
 
 from relay import wire
 from relay.capability import Right
-from relay.limits import FANOUT_SLICE_SENDS, FEW_SENDS, PUBLISH_WINDOW, REPLAY_BYTES
+from relay.limits import FANOUT_SLICE_SENDS, FEW_SENDS, REPLAY_BYTES
 from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
 from relay.store import Run
+from relay.window import Window
 
 
 class Counters:
@@ -42,125 +41,13 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
+        self.published_durable = self.published_ephemeral = 0
+        self.deliveries = self.replayed = self.gaps = 0
+        self.ephemeral_superseded = self.ephemeral_dropped = 0
+        self.received_bytes = self.sent_bytes = 0
+        self.lagging = self.slow_closed = self.erased = 0
+        self.commit_failures = self.read_failures = 0
         self.refused: dict[str, int] = {}
-
-    commit_failures: int
-    deliveries: int
-    ephemeral_dropped: int
-    ephemeral_superseded: int
-    erased: int
-    gaps: int
-    lagging: int
-    published_durable: int
-    published_ephemeral: int
-    read_failures: int
-    received_bytes: int
-    refused: dict[str, int]
-    replayed: int
-    sent_bytes: int
-    slow_closed: int
-
-
-class Span(msgspec.Struct, gc=False):
-    """Ids that were taken together, and the number of the first; 0: not committed yet."""
-
-    ids: list[int]
-    seq: int
-
-
-class Window:
-    """The ids that one publisher used last, at least PUBLISH_WINDOW of them, and the numbers they got.
-
-    Publishers count their ids up, as a rule, so one comparison with `highest`, which no id was ever above, tells that an
-    id is new. Only for one that does not an index of the ids held is made.
-    """
-
-    __slots__ = ("_by_id", "_ids_held", "_spans", "highest", "retries", "users")
-
-    def __init__(self) -> None:
-        self.users = 0  # connections of this publisher
-        self.highest = -1
-        self._spans: deque[Span] = deque()
-        self._ids_held = 0
-        self._by_id: dict[int, Span] | None = None
-        self.retries: dict[int, list[Any]] = {}
-
-    def seq_of(self, id_: int) -> int | None:
-        """Return the number that an id has, 0 if that is not given yet, None if the id is new."""
-        if id_ > self.highest:
-            return None
-        span = self._index().get(id_)
-        if span is None:
-            return None
-        return span.seq + span.ids.index(id_) if span.seq else 0
-
-    def is_new(self, ids: list[int]) -> bool:
-        """Whether none of `ids` is known, nor there twice."""
-        if len(ids) == 1:
-            return ids[0] > self.highest or ids[0] not in self._index()
-        return len(set(ids)) == len(ids) and (min(ids) > self.highest or self._index().keys().isdisjoint(ids))
-
-    @property
-    def weight(self) -> int:
-        """Its share of LEFT_IDS_MAX: the ids held, and the window itself."""
-        return self._ids_held + 8
-
-    def _index(self) -> dict[int, Span]:
-        if self._by_id is None:
-            self._by_id = {id_: span for span in self._spans for id_ in span.ids}
-        return self._by_id
-
-    def remember_one(self, id_: int) -> Span:
-        """Take one id above `highest`: the short way of `remember`."""
-        span = Span([id_], 0)
-        self._spans.append(span)
-        self.highest = id_
-        if self._by_id is not None:
-            self._by_id[id_] = span
-        self._ids_held += 1
-        if self._ids_held > 2 * PUBLISH_WINDOW:
-            self._forget_old()
-        return span
-
-    def remember(self, ids: list[int], seq: int) -> Span:
-        """Take new ids; the span returned gets its number when the store has them."""
-        span = Span(ids, seq)
-        self._spans.append(span)
-        count = len(ids)
-        highest = ids[0] if count == 1 else max(ids)
-        if highest > self.highest:
-            self.highest = highest
-        if self._by_id is not None:
-            self._by_id.update(dict.fromkeys(ids, span))
-        self._ids_held += count
-        if self._ids_held > 2 * PUBLISH_WINDOW:
-            self._forget_old()
-        return span
-
-    def _forget_old(self) -> None:
-        """Keep PUBLISH_WINDOW ids. Seldom, and then many at once: `remember` is on the way of every record."""
-        spans = self._spans
-        # One without a number may still be refused, and taken back.
-        held = self._ids_held
-        while spans[0].seq and held - len(spans[0].ids) >= PUBLISH_WINDOW:
-            held -= len(spans.popleft().ids)
-        self._ids_held = held
-        self._by_id = None
-
-    def clear(self) -> None:
-        """Forget everything that has a number; those who asked again still wait for their answers."""
-        self.highest = -1
-        self._spans.clear()
-        self._ids_held = 0
-        self._by_id = None
-
-    def take_back(self, span: Span) -> None:
-        """Forget what the store refused."""
-        self._spans.remove(span)
-        self._ids_held -= len(span.ids)
-        self._by_id = None
 
 
 NO_WINDOW: Final = Window()
@@ -170,13 +57,26 @@ NO_WINDOW: Final = Window()
 class Attachment:
     """A client on a stream. `cursor` None: live; otherwise it is replayed from there."""
 
-    __slots__ = ("client", "cursor", "gone", "handle", "may_publish", "queued", "reading", "stream", "use", "window")
+    __slots__ = (
+        "client",
+        "cursor",
+        "gone",
+        "handle",
+        "handles",
+        "may_publish",
+        "queued",
+        "reading",
+        "stream",
+        "use",
+        "window",
+    )
 
     def __init__(self, stream: Stream, client: Any, use: int, handle: bytes) -> None:
         self.stream = stream
         self.client = client
         self.use = use
         self.handle = handle
+        self.handles = [handle]  # of every run of one record: nobody changes it
         self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
         self.window = stream.window(handle) if self.may_publish else NO_WINDOW
         self.window.users += 1
@@ -186,16 +86,12 @@ class Attachment:
         self.gone = False
 
 
-class Group(msgspec.Struct, gc=False):
-    """Durable records that one publisher sent in one read, all of `size` bytes, with one commitment or none.
+Group: TypeAlias = tuple[Attachment, int, bytes | None, list[int], list[bytes]]
+"""Durable records that one publisher sent in one read: (attachment, size, commitment, ids, payloads).
 
-    `span` is set when they are taken for the store.
-    """
-
-    attachment: Attachment
-    size: int
-    records: list[wire.Publish]
-    span: Span | None = None
+All payloads are of one size. Without a commitment; a record with one is a group by itself. A tuple, and columns: of all
+that could hold them, these are made and read fastest, and a decoded record's memory serves for the next.
+"""
 
 
 class Stream:
@@ -437,4 +333,4 @@ class FanOut:
             stream.targets = [None] * len(stream.targets)
 
 
-__all__ = ["Attachment", "Counters", "FanOut", "Stream", "Window"]
+__all__ = ["Attachment", "Counters", "FanOut", "Group", "Stream"]

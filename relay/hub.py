@@ -23,7 +23,7 @@ from relay import framing, wire
 from relay.buckets import Buckets
 from relay.capability import Capability, Right, Verifier, franking_tag, handle_of
 from relay.errors import Code, Refused
-from relay.fanout import Attachment, Counters, FanOut, Group, Stream, Window
+from relay.fanout import Attachment, Counters, FanOut, Group, Stream
 from relay.limits import (
     ACK_QUORUM_MAX,
     COMMIT_BATCH_BYTES_MAX,
@@ -35,12 +35,17 @@ from relay.limits import (
 )
 from relay.outbox import ORDERED, Chunk, frame_of
 from relay.replay import Client, Done, Replay, Submit, look_whether_caught_up
-from relay.store import Batch, Record, Run, Store, StreamState
+from relay.store import Batch, Record, Run, Store, StreamState, joined
+from relay.window import Window
 
 Work: TypeAlias = list[tuple[Stream, list[Group], Run]]
+Shared: TypeAlias = dict[int, tuple[bytes, bytes, list[int]]]
+"""What frames of one payload size have in common in a turn: see _shared_parts."""
 
 GROUPS_PER_RUN_MAX = 64
 """A group comes from one read, so a run stays below some 4 MiB, and as a rule far below."""
+
+_BYTES = [bytes((byte,)) for byte in range(256)]
 
 
 def inline(call: Callable[[], Any], done: Done) -> None:
@@ -142,7 +147,7 @@ class Hub:
             return
         stream = Stream(key, state.number, state.epoch, state.head, state.first, dict(state.acks))
         for handle, id_, seq in state.recent:
-            stream.window(handle).remember([id_], seq)
+            stream.window(handle).restore(id_, seq)
         self.streams[key] = self._numbers[state.number] = stream
         for client, capability, request in waiting:
             if not client.ended:
@@ -221,14 +226,15 @@ class Hub:
         self.waiting_bytes += len(record.sealed)
         self.gather(attachment, record)
 
-    def gather(self, attachment: Attachment, record: wire.Publish) -> list[wire.Publish]:
+    def gather(self, attachment: Attachment, record: wire.Publish) -> Group:
         """Begin a group of records with its first; the next untagged ones of this publisher and size may follow it."""
+        sealed = record.sealed
         stream = attachment.stream
         if not stream.fresh:
             self.dirty.append(stream)
-        records = [record]
-        stream.fresh.append(Group(attachment, len(record.sealed), records))
-        return records
+        group = (attachment, len(sealed), record.commitment, [record.id], [sealed])
+        stream.fresh.append(group)
+        return group
 
     def publish_state(self, attachment: Attachment, slot: int, sealed: bytes) -> None:
         """Take an ephemeral record: the newest state of (handle, slot) replaces one that has not left yet."""
@@ -257,8 +263,7 @@ class Hub:
         self.waiting_bytes = 0
         work: Work = []
         runs: list[tuple[int, Run]] = []
-        # What frames of one size have in common, whatever their stream.
-        shared: dict[int, tuple[bytes, bytes, int]] = {}
+        shared: Shared = {}
         for stream in dirty:
             if stream.erasing:
                 self.dirty.append(stream)
@@ -270,7 +275,9 @@ class Hub:
                 self.dirty.append(stream)
                 self._left_fresh = True
             if groups:
-                run = self._number(stream, groups, shared)
+                run = self._number(stream, groups[0], shared)
+                if len(groups) > 1:
+                    run = joined([run, *(self._number(stream, group, shared) for group in groups[1:])])
                 runs.append((stream.number, run))
                 work.append((stream, groups, run))
         if not (work or acks or trims):
@@ -287,102 +294,73 @@ class Hub:
         """Return the groups that become the stream's next run; what repeats an id has its answer and is left out."""
         groups = stream.fresh
         stream.fresh = []
-        if len(groups) == 1 and len(groups[0].records) == 1:
-            id_ = groups[0].records[0].id
-            window = groups[0].attachment.window
-            if id_ > window.highest:
-                groups[0].span = window.remember_one(id_)
-                return groups
         if len(groups) > GROUPS_PER_RUN_MAX:
             groups, stream.fresh = groups[:GROUPS_PER_RUN_MAX], groups[GROUPS_PER_RUN_MAX:]
         taken = []
         for group in groups:
-            window = group.attachment.window
-            ids = [record.id for record in group.records]
-            if not window.is_new(ids):
-                ids = self._answer_repeated(group, window)
-            if ids:
-                group.span = window.remember(ids, 0)
+            attachment, _, _, ids, _ = group
+            if attachment.window.take(ids):
                 taken.append(group)
+            else:
+                left = self._answer_repeated(group)
+                _, _, _, ids, _ = left
+                if ids:
+                    attachment.window.take(ids)
+                    taken.append(left)
         return taken
 
-    def _answer_repeated(self, group: Group, window: Window) -> list[int]:
-        """Answer the records whose ids are known, and leave them out; return the ids of the others."""
-        client = group.attachment.client
-        fresh: dict[int, wire.Publish] = {}
-        for record in group.records:
-            id_ = record.id
+    def _answer_repeated(self, group: Group) -> Group:
+        """Answer the records whose ids are known; return the group without them."""
+        attachment, size, commitment, ids, payloads = group
+        client, window = attachment.client, attachment.window
+        fresh: dict[int, bytes] = {}
+        for id_, sealed in zip(ids, payloads, strict=True):
             seq = window.seq_of(id_)
             if seq:
                 self._acknowledge(client, id_, seq)
             elif seq is None and id_ not in fresh:
-                fresh[id_] = record
+                fresh[id_] = sealed
             else:  # Its first sending is still on the way to the store: the answer comes with that one's.
                 window.retries.setdefault(id_, []).append(client)
-        group.records = list(fresh.values())
-        return list(fresh)
+        return attachment, size, commitment, list(fresh), list(fresh.values())
 
-    def _number(self, stream: Stream, groups: list[Group], shared: dict[int, tuple[bytes, bytes, int]]) -> Run:
-        now_ns = self.now_ns
-        first = seq = stream.head + 1
-        if len(groups) == 1 and len(groups[0].records) == 1:
-            return self._number_one(stream, groups[0], shared)
-        handles: list[bytes] = []
-        ids: list[int] = []
-        sizes: list[int] = []
-        parts: list[bytes] = []
-        for group in groups:
-            size = group.size
-            records = group.records
-            handle = group.attachment.handle
-            if records[0].commitment is not None:
-                header, suffix, frame_bytes = self._tagged(stream, seq, handle, records[0])
-            elif size in shared:
-                header, suffix, frame_bytes = shared[size]
-            else:
-                header, suffix, frame_bytes = shared[size] = _shared_parts(now_ns, None, size)
-            lead = header + stream.prefix
-            for record in records:
-                parts += (lead, seq.to_bytes(8, "big"), suffix, record.sealed)
-                seq += 1
-            count = len(records)
-            assert group.span is not None
-            if ids:
-                handles += [handle] * count
-                sizes += [frame_bytes] * count
-                ids = ids + group.span.ids
-            else:  # Most often there is no other group.
-                handles = [handle] * count
-                sizes = [frame_bytes] * count
-                ids = group.span.ids
-        stream.head = seq - 1
-        return Run(first, now_ns, handles, ids, sizes, b"".join(parts))
-
-    def _number_one(self, stream: Stream, group: Group, shared: dict[int, tuple[bytes, bytes, int]]) -> Run:
-        """Make the run of a single record, which is what private chats mostly bring."""
-        record = group.records[0]
-        size = group.size
-        seq = stream.head = stream.head + 1
-        handle = group.attachment.handle
-        parts = shared.get(size) if record.commitment is None else self._tagged(stream, seq, handle, record)
+    def _number(self, stream: Stream, group: Group, shared: Shared) -> Run:
+        """Give the records of a group the next numbers of their stream, and frame them."""
+        attachment, size, commitment, ids, payloads = group
+        seq = stream.head + 1
+        parts = shared.get(size) if commitment is None else self._tagged_parts(stream, group, seq)
         if parts is None:
             parts = shared[size] = _shared_parts(self.now_ns, None, size)
-        header, suffix, frame_bytes = parts
-        data = b"".join((header, stream.prefix, seq.to_bytes(8, "big"), suffix, record.sealed))
-        assert group.span is not None
-        return Run(seq, self.now_ns, [handle], group.span.ids, [frame_bytes], data)
+        header, suffix, sizes = parts
+        count = len(ids)
+        stream.head += count
+        if count == 1:
+            data = b"".join((header, stream.prefix, seq.to_bytes(8, "big"), suffix, payloads[0]))
+            return Run(seq, self.now_ns, attachment.handles, ids, sizes, data)
+        low = seq & 0xFF
+        if low + count <= 256:  # Numbers that differ in their last byte only: as a rule.
+            lead = header + stream.prefix + (seq >> 8).to_bytes(7, "big")
+            ends = _BYTES[low : low + count]
+        else:
+            lead = header + stream.prefix
+            ends = [number.to_bytes(8, "big") for number in range(seq, seq + count)]
+        pieces = [lead, b"", suffix, b""] * count
+        pieces[1::4] = ends
+        pieces[3::4] = payloads
+        return Run(seq, self.now_ns, attachment.handles * count, ids, sizes * count, b"".join(pieces))
 
-    def _tagged(self, stream: Stream, seq: int, handle: bytes, record: wire.Publish) -> tuple[bytes, bytes, int]:
-        assert record.commitment is not None
+    def _tagged_parts(self, stream: Stream, group: Group, seq: int) -> tuple[bytes, bytes, list[int]]:
+        attachment, size, commitment, _, _ = group
+        assert commitment is not None
         tag = franking_tag(
             self.store.secret,
-            commitment=record.commitment,
+            commitment=commitment,
             stream=stream.key,
             seq=seq,
             at_ns=self.now_ns,
-            handle=handle,
+            handle=attachment.handle,
         )
-        return _shared_parts(self.now_ns, tag, len(record.sealed))
+        return _shared_parts(self.now_ns, tag, size)
 
     def _committed(
         self,
@@ -408,13 +386,11 @@ class Hub:
         published = 0
         for stream, groups, run in work:
             seq = run.first
-            for group in groups:
-                span = group.span
-                assert span is not None
-                span.seq = seq
-                ids = span.ids
+            for attachment, _, _, ids, _ in groups:
                 count = len(ids)
-                client = group.attachment.client
+                window = attachment.window
+                window.number(seq, count)
+                client = attachment.client
                 client.unacked -= count
                 box = client.box
                 if count == 1:
@@ -427,7 +403,6 @@ class Hub:
                 if not box.dirty:
                     box.dirty = True
                     dirty.append(box)
-                window = group.attachment.window
                 if window.retries:
                     self._answer_retries(window)
                 seq += count
@@ -451,12 +426,11 @@ class Hub:
         self.counters.commit_failures += 1
         for stream, groups, run in work:
             stream.head = run.first - 1
-            for group in groups:
-                window = group.attachment.window
-                assert group.span is not None
-                window.take_back(group.span)
-                for id_ in group.span.ids:
-                    for client in (group.attachment.client, *window.retries.pop(id_, ())):
+            for attachment, _, _, ids, _ in groups:
+                window = attachment.window
+                window.take_back()
+                for id_ in ids:
+                    for client in (attachment.client, *window.retries.pop(id_, ())):
                         client.unacked -= 1
                         client.refuse(Code.STORE, 4, id_)
 
@@ -570,12 +544,12 @@ def _released(_: None, error: Exception | None) -> None:
         raise error  # It asks nothing of the disk: a bug of ours.
 
 
-def _shared_parts(now_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, int]:
-    """Return (frame header, what stands between number and payload, frame length) for payloads of `size` bytes."""
+def _shared_parts(now_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, list[int]]:
+    """Return (frame header, what stands between number and payload, [frame length]) for payloads of `size` bytes."""
     suffix = wire.message_suffix(now_ns, tag, size)
     message_bytes = wire.MESSAGE_PREFIX_BYTES + 8 + len(suffix) + size
     header = framing.header(framing.BINARY, message_bytes)
-    return header, suffix, len(header) + message_bytes
+    return header, suffix, [len(header) + message_bytes]
 
 
 def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:
@@ -589,4 +563,4 @@ def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:
     return 0, request.epoch is None and stream.first <= 1
 
 
-__all__ = ["Client", "Hub", "Window", "inline"]
+__all__ = ["Client", "Hub", "inline"]

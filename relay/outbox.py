@@ -313,13 +313,13 @@ def frame_of(record: wire.RelayRecord) -> bytes:
 
 
 # Most often there is one: frame, record and array in one go.
-_published_one: Final = Layout(">BBBBBBQBQ").pack
+_published_one: Final = Layout(">6sQsQ").pack
 
 
 def published_frame(acks: list[int]) -> bytes:
     """Return the frame of PUBLISHED."""
     if len(acks) == 2:
-        return _published_one(0x82, 21, 0x92, 18, 0x92, 0xCF, acks[0], 0xCF, acks[1])
+        return _published_one(b"\x82\x15\x92\x12\x92\xcf", acks[0], b"\xcf", acks[1])
     return framing.encode(framing.BINARY, wire.encode(wire.Published(acks)))
 
 

@@ -265,7 +265,8 @@ class Session(Peer):
                 budget = int(self._durable)
         taken = taken_bytes = counted = 0
         number = size = -1
-        group: list[wire.Publish] = []
+        ids: list[int] = []
+        payloads: list[bytes] = []
         for message in messages:
             if message.__class__ is bytes:
                 try:
@@ -282,7 +283,8 @@ class Session(Peer):
                     and suites[sealed[1]]
                 ):
                     if record.number == number and len(sealed) == size:
-                        group.append(record)
+                        ids.append(record.id)
+                        payloads.append(sealed)
                         taken += 1
                         continue
                     attachment = self.attachments.get(record.number)
@@ -291,7 +293,7 @@ class Session(Peer):
                         counted = taken
                         number = record.number
                         size = len(sealed)
-                        group = hub.gather(attachment, record)
+                        _, _, _, ids, payloads = hub.gather(attachment, record)
                         taken += 1
                         continue
             if taken:

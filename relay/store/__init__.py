@@ -1,6 +1,7 @@
 """Stores of durable records: the contract, in memory, and in SQLite."""
 
-from relay.store.base import SECRET_BYTES, Batch, MemoryStore, Record, Run, Store, StoreStatistics, StreamState, run_of
+from relay.store.base import SECRET_BYTES, Batch, Record, Run, Store, StoreStatistics, StreamState, joined, run_of
+from relay.store.memory import MemoryStore
 from relay.store.sqlite import SqliteStore
 from relay.store.worker import Worker
 
@@ -15,5 +16,6 @@ __all__ = [
     "StoreStatistics",
     "StreamState",
     "Worker",
+    "joined",
     "run_of",
 ]

@@ -17,21 +17,22 @@ EXPORTS = {
         "handle_of mint parse prove"
     ),
     "relay.errors": ("CLOSE_BASE Code ConfigurationError ProtocolError Refused RelayError StoreUnavailable close_code"),
-    "relay.fanout": "Attachment Counters FanOut Stream Window",
+    "relay.fanout": "Attachment Counters FanOut Group Stream",
     "relay.framing": (
         "BINARY CLOSE CONTINUATION CONTROL_BYTES_MAX Close Event FrameReader FramingError INVALID_DATA PING "
         "PONG PROTOCOL_ERROR Ping Pong TEXT TOO_BIG close_frame encode header split split_all"
     ),
-    "relay.hub": "Client Hub Window inline",
+    "relay.hub": "Client Hub inline",
     "relay.metrics": "MetricsServer RelayCollector open_files resident_bytes",
     "relay.outbox": "Chunk DURABLE EPHEMERAL ORDERED Outbox frame_of published_frame",
     "relay.replay": "Client Done Replay Submit look_whether_caught_up",
     "relay.server": "Options TRANSPORTS open_store parse_address serve",
     "relay.session": "Echo Peer Rates Session State",
     "relay.store": (
-        "Batch MemoryStore Record Run SECRET_BYTES SqliteStore Store StoreStatistics StreamState Worker run_of"
+        "Batch MemoryStore Record Run SECRET_BYTES SqliteStore Store StoreStatistics StreamState Worker joined run_of"
     ),
-    "relay.store.base": "Batch MemoryStore Record Run SECRET_BYTES Store StoreStatistics StreamState run_of",
+    "relay.store.base": "Batch Record Run SECRET_BYTES Store StoreStatistics StreamState joined run_of",
+    "relay.store.memory": "MemoryStore",
     "relay.store.runs": "PAGE_BYTES blob_bytes pack_handle pack_run unpack_handle unpack_run",
     "relay.store.sqlite": "APPLICATION_ID SCHEMA_VERSION SqliteStore",
     "relay.store.statements": (
@@ -46,6 +47,7 @@ EXPORTS = {
     "relay.transports.trio_websocket": "run",
     "relay.transports.uvloop": "run",
     "relay.wheel": "Timed Wheel",
+    "relay.window": "Window",
     "relay.wire": (
         "Ack ClientRecord DURABLE EPHEMERAL Ephemeral Erase Erased Error Export Exported ExportedRecord Gap "
         "GoAway Hello Limits Message Publish Published Record RelayRecord SUBPROTOCOL Subscribe Subscribed "

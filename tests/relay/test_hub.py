@@ -117,6 +117,36 @@ def test_one_frame_serves_all_subscribers(net: Net) -> None:
     assert chunks[0] is chunks[1] is chunks[2]
 
 
+def test_many_of_one_read_are_numbered_one_by_one_whatever_bytes_of_the_number_change(net: Net) -> None:
+    author, number = net.attached(use=PUBLISH)
+    reader, _ = net.attached(member=2)
+    came: list[Any] = []
+    for first in range(1, 601, 30):  # groups that cross 256 and 512, and others
+        author.publish(number, *range(first, first + 30))
+        came += reader.pop()
+    assert came == [wire.Message(number, seq, NOW_NS, None, sealed_of(seq)) for seq in range(1, 601)]
+
+
+def test_groups_of_several_publishers_and_sizes_become_one_run(net: Net) -> None:
+    reader, number = net.attached(member=9)
+    authors = [net.attached(use=PUBLISH, member=member)[0] for member in (1, 2)]
+    sizes = (256, 256, 272, 256)
+    for author in authors:
+        sent = [wire.Publish(number, 0, id_, None, sealed_of(id_, size)) for id_, size in enumerate(sizes, 5)]
+        author.give(b"".join(author.frame(wire.encode(record)) for record in sent))
+    net.settle()
+    assert reader.pop() == [
+        wire.Message(number, seq, NOW_NS, None, sealed_of(5 + (seq - 1) % 4, sizes[(seq - 1) % 4]))
+        for seq in range(1, 9)
+    ]
+    for place, author in enumerate(authors):
+        first = 4 * place + 1
+        assert author.pop() == [wire.Published([5, first, 6, first + 1, 7, first + 2, 8, first + 3])]
+    resumed = net.connect()
+    came = resumed.subscribe(1, SUBSCRIBE, after=2, epoch=net.hub._numbers[number].epoch)
+    assert [label_of(record.sealed) for record in of(wire.Message, came)] == [7, 8, 5, 6, 7, 8]
+
+
 def test_numbers_are_per_stream(net: Net) -> None:
     author, first = net.attached(1)
     second = author.subscribe(2)[0].number
