@@ -15,9 +15,11 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 from typing import Final
 
 from benchmarks.clients import Client, Ready, Role
@@ -31,6 +33,9 @@ _READS_BETWEEN_ACKS: Final = 32
 SETTLE_S_MAX: Final = 20.0
 """For everything under way to arrive, once publishing has stopped."""
 CONNECT_S_MAX: Final = 20.0
+TURN_S: Final = 0.15
+"""Uncounted, when the load turns to another server: the one before still has to get through what it holds, and this one
+may acknowledge early and let records gather (see `behind_ns`); as many are to wait at a block's beginning as at its end."""
 _OPENING_AT_ONCE: Final = 100
 """Below every listen queue, and below the relay's bound on handshakes under way."""
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -309,26 +314,78 @@ def loaded(client: Client, server: Server, shape: Shape) -> Iterator[Load]:
 
 def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
     """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or came out of order."""
-    with loaded(client, server, shape) as load, no_collections():
-        load.start()
-        load.run(warmup_s)
+    with loaded(client, server, shape) as load:
+        measured = measure_in_turn([(server, load)], cores, blocks=1, block_s=seconds, warmup_s=warmup_s)[0]
+    if isinstance(measured, Exception):
+        raise measured
+    return measured
+
+
+def measure_in_turn(
+    loads: Sequence[tuple[Server, Load]], cores: Cores, *, blocks: int, block_s: float, warmup_s: float
+) -> list[Measured | CountingError | OSError]:
+    """Run each load for `blocks` times `block_s`, now the one and now the other, and settle all.
+
+    A machine that changes its speed changes it for all of them. The servers wait while others are loaded. Gives what was
+    measured in the order of `loads`; in the place of a load that failed, why.
+    """
+    sums = [_Sum() for _ in loads]
+    failures: dict[int, CountingError | OSError] = {}
+
+    def attempt(number: int, call: Callable[[], object]) -> None:
+        if number not in failures:
+            try:
+                call()
+            except (CountingError, OSError) as error:
+                failures[number] = error
+
+    with no_collections():
+        for number, (_, load) in enumerate(loads):
+            attempt(number, load.start)
+            attempt(number, partial(load.run, warmup_s))
+        for block in range(blocks):
+            first = block % len(loads)  # each has been after each other one
+            for number in (*range(first, len(loads)), *range(first)):
+                server, load = loads[number]
+                attempt(number, partial(sums[number].add_block, load, server, cores, block_s, alone=len(loads) == 1))
+        for number, (_, load) in enumerate(loads):
+            attempt(number, load.settle)
+    return [failures.get(number) or sums[number].measured(load, cores) for number, (_, load) in enumerate(loads)]
+
+
+class _Sum:
+    """What the blocks of one load came to."""
+
+    def __init__(self) -> None:
+        self._delivered = self._acknowledged = self._elapsed_ns = 0
+        self._behind: list[float] = []
+        self._used = Used(0, 0, 0, 0)
+
+    def add_block(self, load: Load, server: Server, cores: Cores, seconds: float, *, alone: bool) -> None:
+        if not alone:
+            load.run(TURN_S)
         delivered, acknowledged = load.delivered, load.acknowledged
         before = Used.now(server, cores)
-        elapsed_ns = load.run(seconds)
-        used = Used.now(server, cores).since(before)
-        delivered, acknowledged = load.delivered - delivered, load.acknowledged - acknowledged
-        load.settle()
-    return Measured(
-        deliveries_per_s=delivered / elapsed_ns * 1e9,
-        publishes_per_s=acknowledged / elapsed_ns * 1e9,
-        behind_ns=max(0.0, load.behind / delivered * elapsed_ns) if delivered else math.inf,
-        server_cpu=used.server_ns / elapsed_ns,
-        load_cpu=used.load_ns / elapsed_ns,
-        others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * cores.shared) / elapsed_ns,
-        others_load_cpu=max(0, used.load_core_ns - used.load_ns - used.server_ns * cores.shared) / elapsed_ns,
-        delivered=load.delivered,
-        acknowledged=load.acknowledged,
-    )
+        self._elapsed_ns += load.run(seconds)
+        self._used = self._used.plus(Used.now(server, cores).since(before))
+        self._delivered += load.delivered - delivered
+        self._acknowledged += load.acknowledged - acknowledged
+        self._behind.append(load.behind)
+
+    def measured(self, load: Load, cores: Cores) -> Measured:
+        elapsed_ns, used, shared = self._elapsed_ns, self._used, cores.shared
+        behind = fmean(self._behind) / self._delivered * elapsed_ns if self._delivered else math.inf
+        return Measured(
+            deliveries_per_s=self._delivered / elapsed_ns * 1e9,
+            publishes_per_s=self._acknowledged / elapsed_ns * 1e9,
+            behind_ns=max(0.0, behind),
+            server_cpu=used.server_ns / elapsed_ns,
+            load_cpu=used.load_ns / elapsed_ns,
+            others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * shared) / elapsed_ns,
+            others_load_cpu=max(0, used.load_core_ns - used.load_ns - used.server_ns * shared) / elapsed_ns,
+            delivered=load.delivered,
+            acknowledged=load.acknowledged,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +400,14 @@ class Used:
     @classmethod
     def now(cls, server: Server, cores: Cores) -> Used:
         return cls(cpu_ns(server.pid), time.process_time_ns(), core_busy_ns(cores.server), core_busy_ns(cores.load))
+
+    def plus(self, other: Used) -> Used:
+        return Used(
+            self.server_ns + other.server_ns,
+            self.load_ns + other.load_ns,
+            self.server_core_ns + other.server_core_ns,
+            self.load_core_ns + other.load_core_ns,
+        )
 
     def since(self, before: Used) -> Used:
         return Used(

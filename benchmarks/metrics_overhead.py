@@ -2,7 +2,7 @@
 
     python -m benchmarks.metrics_overhead [--rounds 20] [--pairs 30] [--shapes ...] [--connections 10000]
 
-A round starts two relays, one without --metrics and one with it, and loads them in turn for a fifth of a second each:
+A round starts two relays, one without --metrics and one with it, and loads them in turn for a quarter of a second each:
 a machine that changes its speed changes it for both. Two processes of one program differ in speed by a percent or so
 for as long as they live, so rounds take fresh processes, and a round is one figure. Exit code 1: a bound is missed
 for certain (its whole interval is beyond it), or something was lost.
@@ -27,7 +27,7 @@ from typing import Final
 from benchmarks.bootstrap import PAIRS_MIN, Interval, of_pairs
 from benchmarks.clients import Role
 from benchmarks.counting import CountingError
-from benchmarks.load import Load, Shape, connections, loaded, no_collections
+from benchmarks.load import TURN_S, Load, Shape, connections, loaded, no_collections
 from benchmarks.processes import (
     Cores,
     Server,
@@ -52,11 +52,9 @@ SCRAPES: Final = 30
 SCRAPE_EVERY_S: Final = 1.0
 """As dashboards/prometheus/prometheus.yml asks for."""
 _SPARE_FILES: Final = 200
-BLOCK_S: Final = 0.2
+BLOCK_S: Final = 0.25
 """Up to here the noise of neighbouring blocks falls with their length; longer ones only see more of the drift."""
-_WARMUP_S: Final = 0.05
-"""Each time that the load turns to the other relay: what the first has in hand must be through."""
-_BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / (_WARMUP_S + BLOCK_S))
+_BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / (TURN_S + BLOCK_S))
 _SHAPES: Final = ("room", "private-8")
 
 
@@ -168,7 +166,7 @@ class _Total:
         self._elapsed_ns = 0
 
     def add_block(self, load: Load) -> None:
-        load.run(_WARMUP_S)
+        load.run(TURN_S)
         delivered = load.delivered
         self._elapsed_ns += load.run(BLOCK_S)
         self._delivered += load.delivered - delivered
@@ -233,7 +231,7 @@ def scrape_on_demand(port: int) -> None:
     """Scrape once for each line on stdin, in the middle of a block, and answer with a line. Ends with its input."""
     print("ready", flush=True)
     for _ in sys.stdin:
-        time.sleep(_WARMUP_S + BLOCK_S / 2)
+        time.sleep(TURN_S + BLOCK_S / 2)
         scrape(port)
         print("scraped", flush=True)
 

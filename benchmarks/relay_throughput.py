@@ -2,9 +2,10 @@
 
     python -m benchmarks.relay_throughput [--rounds 3] [--seconds 2] [--targets ...] [--shapes ...] [--idle] [--room]
 
-The server is pinned to one core and the load to another. Every publish of a 256-byte sealed record is acknowledged,
-the window is closed, and deliveries are counted exactly: a record lost, repeated or out of order fails the benchmark
-(exit code 1). Of every read the first record is compared byte for byte, the others by their place and index.
+The servers are pinned to one core and the load to another. All targets of a round are started, and the load turns from
+one to the next every quarter of a second: what drifts is the same for all. Every publish of a 256-byte sealed record is
+acknowledged, the window is closed, and deliveries are counted exactly: a record lost, repeated or out of order fails
+the benchmark (exit code 1). Of every read the first record is compared byte for byte, the others by their place and index.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,7 +26,7 @@ from typing import Final, TypeVar
 
 from benchmarks.counting import CountingError
 from benchmarks.idle import CONNECTIONS, Idle, measure_idle
-from benchmarks.load import Shape, measure
+from benchmarks.load import Measured, Shape, loaded, measure_in_turn
 from benchmarks.processes import Cores, ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
 from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
@@ -40,6 +42,8 @@ SHAPES: Final = (
 SQLITE_SHAPES: Final = frozenset({"private-8"})
 """The durable store is compared with the memory store where group commit must carry it."""
 WARMUP_S: Final = 0.5
+BLOCK_S: Final = 0.25
+"""The load turns to the next target after this: longer blocks only see more of the machine's drift."""
 IDLE_BYTES_MAX: Final = 4096
 BESIDE_RATIO_MAX: Final = 3.0
 _SPARE_FILES: Final = 200
@@ -67,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results, interrupted = Results(), False
     with ended_by_signal():
         try:
-            raise_file_limit((options.connections if options.idle else options.subscribers) + _SPARE_FILES)
+            open_at_once = max((shape.streams * (shape.subscribers + 1) for shape in shapes), default=0) * len(targets)
+            beside = options.connections if options.idle else options.subscribers
+            raise_file_limit(max(open_at_once, beside) + _SPARE_FILES)
             _throughput(results, targets, shapes, cores, options)
             if options.idle:
                 _idle(results, targets, cores, options)
@@ -124,22 +130,42 @@ def _throughput(
 ) -> None:
     for number in range(options.rounds):
         for shape in shapes:
-            # Next to each other in time, and each target first once.
             chosen = [target for target in targets if target.name != "pump-sqlite" or shape.name in SQLITE_SHAPES]
-            first = number % len(chosen) if chosen else 0
-            for target in chosen[first:] + chosen[:first]:
-                measured = _attempt(
-                    results,
-                    f"{target.name}, {shape.name}",
-                    target,
-                    cores,
-                    lambda client, server, shape=shape: measure(
-                        client, server, shape, cores, seconds=options.seconds, warmup_s=options.warmup_s
-                    ),
-                )
-                if measured is not None:
-                    results.rows.append(Row(target=target.name, shape=shape.name, round=number, measured=measured))
-                    _say(f"round {number + 1}: {shape.name:10} {target.name:15} {measured.deliveries_per_s:12,.0f}/s")
+            for target, measured in _in_turn(results, chosen, shape, cores, options):
+                results.rows.append(Row(target=target.name, shape=shape.name, round=number, measured=measured))
+                _say(f"round {number + 1}: {shape.name:10} {target.name:15} {measured.deliveries_per_s:12,.0f}/s")
+
+
+def _in_turn(
+    results: Results, targets: list[Target], shape: Shape, cores: Cores, options: argparse.Namespace
+) -> Iterator[tuple[Target, Measured]]:
+    """Start all targets and load them in turn; a failure is kept for the report and for the exit code."""
+    blocks = max(1, round(options.seconds / BLOCK_S))
+    with ExitStack() as stack:
+        running = []
+        for target in targets:
+            try:
+                server = stack.enter_context(serving(target, cores))
+                load = stack.enter_context(loaded(target.client(), server, shape))
+            except (CountingError, ServerError, OSError) as error:
+                _failed(results, f"{target.name}, {shape.name}", error)
+            else:
+                running.append((target, server, load))
+        if not running:
+            return
+        loads = [(server, load) for _, server, load in running]
+        block_s = options.seconds / blocks
+        figures = measure_in_turn(loads, cores, blocks=blocks, block_s=block_s, warmup_s=options.warmup_s)
+        for (target, _, _), measured in zip(running, figures, strict=True):
+            if isinstance(measured, Exception):
+                _failed(results, f"{target.name}, {shape.name}", measured)
+            else:
+                yield target, measured
+
+
+def _failed(results: Results, what: str, error: Exception) -> None:
+    results.failures.append(f"{what}: {error}")
+    _say(results.failures[-1])
 
 
 def _idle(results: Results, targets: list[Target], cores: Cores, options: argparse.Namespace) -> None:
@@ -182,8 +208,7 @@ def _attempt(results: Results, what: str, target: Target, cores: Cores, run: Cal
         with serving(target, cores) as server:
             return run(target.client(), server)
     except (CountingError, ServerError, OSError) as error:
-        results.failures.append(f"{what}: {error}")
-        _say(results.failures[-1])
+        _failed(results, what, error)
         return None
 
 

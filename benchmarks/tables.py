@@ -1,7 +1,7 @@
 """Medians, ratios and tables of the throughput benchmark, pure.
 
-A ratio is the ratio of two medians over the rounds of one call; beside it stand the smallest and the largest ratio of
-any one round, since the machine's speed drifts and only figures of one round were taken under like conditions.
+A ratio is the median of the rounds' ratios: the targets of a round were loaded in turn, so what drifts over seconds is the
+same for them. Beside it stand the smallest and the largest ratio of any one round.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ def ratio(rows: Sequence[Row], shape: str, target: str, over: str) -> Ratio | No
     rounds = [ours[number] / theirs[number] for number in ours if number in theirs]
     if not rounds:
         return None
-    value = median(ours.values()) / median(theirs.values())
-    return Ratio(shape=shape, target=target, over=over, value=value, low=min(rounds), high=max(rounds))
+    return Ratio(shape=shape, target=target, over=over, value=median(rounds), low=min(rounds), high=max(rounds))
 
 
 def load_bound(rows: Sequence[Row]) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.clients import BunClient, Role
 from benchmarks.counting import CountingError
 from benchmarks.idle import measure_idle
-from benchmarks.load import Shape, measure, open_connections
+from benchmarks.load import Measured, Shape, loaded, measure, measure_in_turn, open_connections
 from benchmarks.processes import Cores, Server, ServerError, choose_cores, cpu_ns, raise_file_limit, running
 from benchmarks.targets import all_targets, serving
 
@@ -113,6 +113,25 @@ def test_one_lost_or_repeated_record_fails_the_measurement(copies: int, cores: C
                 measure(BunClient(), fake.server, shape, cores, seconds=0.5, warmup_s=0.0)
     finally:
         fake.close()
+
+
+def test_loads_in_turn_get_their_own_figures_and_one_that_fails_does_not_stop_the_others(cores: Cores) -> None:
+    shape = Shape(name="one", streams=1, subscribers=2, window=1)
+    sound, losing = BunLike(1), BunLike(0)
+    try:
+        with loaded(BunClient(), sound.server, shape) as first, loaded(BunClient(), losing.server, shape) as second:
+            loads = [(losing.server, second), (sound.server, first)]
+            failed, measured = measure_in_turn(loads, cores, blocks=3, block_s=0.05, warmup_s=0.0)
+    finally:
+        sound.close()
+        losing.close()
+    assert isinstance(failed, CountingError)
+    assert isinstance(measured, Measured)
+    assert measured.delivered == 2 * measured.acknowledged
+    counted = measured.deliveries_per_s * 3 * 0.05
+    assert 0 < counted < measured.delivered, (
+        "what comes while the load turns to a server is delivered, but not measured"
+    )
 
 
 def test_a_record_lost_at_the_very_end_is_missed_in_the_total(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> None:
