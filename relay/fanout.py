@@ -51,6 +51,7 @@ class Counters:
 
 
 NO_WINDOW: Final = Window()
+NO_HANDLES: Final[list[bytes]] = []
 """Of those who may not publish."""
 
 
@@ -76,8 +77,8 @@ class Attachment:
         self.client = client
         self.use = use
         self.handle = handle
-        self.handles = [handle]  # of every run of one record: nobody changes it
         self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
+        self.handles = [handle] if self.may_publish else NO_HANDLES  # of every run of one record: nobody changes it
         self.window = stream.window(handle) if self.may_publish else NO_WINDOW
         self.window.users += 1
         self.cursor: int | None = None

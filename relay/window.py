@@ -44,8 +44,10 @@ class Window:
     def take(self, ids: list[int]) -> bool:
         """Take ids for the store; False, and none is taken, if one of them is known or there twice."""
         first, last = ids[0], ids[-1]
-        if len(ids) > 1 and ids != list(range(first, last + 1)):  # not counted up by one
-            if len(set(ids)) != len(ids):
+        count = len(ids)
+        # Not counted up by one? The range must not be as long as a client says.
+        if count > 1 and (last - first != count - 1 or ids != list(range(first, last + 1))):
+            if len(set(ids)) != count:
                 return False
             first, last = min(ids), max(ids)
         if first <= self.highest and not self._index().keys().isdisjoint(ids):
@@ -82,7 +84,7 @@ class Window:
         self._known = None
 
     def clear(self) -> None:
-        """Forget everything; those who asked again still wait for their answers."""
+        """Forget everything: the stream was erased, and nothing of it is on its way."""
         self.highest = -1
         self.ids.clear()
         self.seqs.clear()

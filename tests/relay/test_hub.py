@@ -147,6 +147,17 @@ def test_groups_of_several_publishers_and_sizes_become_one_run(net: Net) -> None
     assert [label_of(record.sealed) for record in of(wire.Message, came)] == [7, 8, 5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("ids", [(0, 2**63), (2**64 - 1, 0), (5, 2**40, 6), (9, 1, 10)])
+def test_a_publishers_ids_may_be_any_numbers(net: Net, ids: tuple[int, ...]) -> None:
+    author, number = net.attached(use=PUBLISH)
+    answered = [value for seq, id_ in enumerate(ids, 1) for value in (id_, seq)]
+    for _ in range(2):  # the second time they are repeated
+        sent = [wire.Publish(number, 0, id_, None, sealed_of()) for id_ in ids]
+        author.give(b"".join(author.frame(wire.encode(record)) for record in sent))
+        net.settle()
+        assert author.pop() == [wire.Published(answered)]
+
+
 def test_numbers_are_per_stream(net: Net) -> None:
     author, first = net.attached(1)
     second = author.subscribe(2)[0].number

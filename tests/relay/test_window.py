@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from relay.limits import PUBLISH_WINDOW
 from relay.window import Window
 
+some_id = st.one_of(st.integers(0, 40), st.integers(2**64 - 5, 2**64 - 1))
 ids_of_a_read = st.one_of(
-    st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    st.lists(some_id, min_size=1, max_size=6),
     st.builds(lambda first, count: list(range(first, first + count)), st.integers(0, 40), st.integers(1, 6)),
 )
 
@@ -31,7 +32,8 @@ def test_an_id_is_taken_once_and_keeps_its_number(reads: list[tuple[list[int], b
             seq += len(ids)
         else:
             window.take_back()
-        assert {id_: window.seq_of(id_) for id_ in range(50)} == {id_: known.get(id_) for id_ in range(50)}
+        asked = (*range(50), *range(2**64 - 5, 2**64))
+        assert {id_: window.seq_of(id_) for id_ in asked} == {id_: known.get(id_) for id_ in asked}
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.booleans()), min_size=20, max_size=60))
