@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import select
 import socket
 import struct
@@ -34,8 +35,8 @@ SETTLE_S_MAX: Final = 20.0
 """For everything under way to arrive, once publishing has stopped."""
 CONNECT_S_MAX: Final = 20.0
 TURN_S: Final = 0.15
-"""Uncounted, when the load turns to another server: the one before still has to get through what it holds, and this one
-may acknowledge early and let records gather (see `behind_ns`); as many are to wait at a block's beginning as at its end."""
+"""Uncounted, when the load turns to a server. It may acknowledge early and let records gather (see `behind_ns`): as many are
+to wait when a block begins as when it ends."""
 _OPENING_AT_ONCE: Final = 100
 """Below every listen queue, and below the relay's bound on handshakes under way."""
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -322,12 +323,13 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
 
 
 def measure_in_turn(
-    loads: Sequence[tuple[Server, Load]], cores: Cores, *, blocks: int, block_s: float, warmup_s: float
+    loads: Sequence[tuple[Server, Load]], cores: Cores, *, blocks: int, block_s: float, warmup_s: float, seed: int = 0
 ) -> list[Measured | CountingError | OSError]:
-    """Run each load for `blocks` times `block_s`, now the one and now the other, and settle all.
+    """Run each load for `blocks` times `block_s`, now the one and now the other, in an order drawn by `seed`.
 
-    A machine that changes its speed changes it for all of them. The servers wait while others are loaded. Gives what was
-    measured in the order of `loads`; in the place of a load that failed, why.
+    A machine that changes its speed changes it for all of them. Each time a load settles before the next one's turn: a
+    slow server's backlog would be worked off in its time. Gives what was measured in the order of `loads`; in the place
+    of a load that failed, why.
     """
     sums = [_Sum() for _ in loads]
     failures: dict[int, CountingError | OSError] = {}
@@ -343,13 +345,18 @@ def measure_in_turn(
         for number, (_, load) in enumerate(loads):
             attempt(number, load.start)
             attempt(number, partial(load.run, warmup_s))
-        for block in range(blocks):
-            first = block % len(loads)  # each has been after each other one
-            for number in (*range(first, len(loads)), *range(first)):
+            if len(loads) > 1:
+                attempt(number, load.settle)
+        order, draw = list(range(len(loads))), random.Random(seed)
+        for _ in range(blocks):
+            draw.shuffle(order)
+            for number in order:
                 server, load = loads[number]
-                attempt(number, partial(sums[number].add_block, load, server, cores, block_s, alone=len(loads) == 1))
-        for number, (_, load) in enumerate(loads):
-            attempt(number, load.settle)
+                if len(loads) > 1:
+                    attempt(number, load.start)
+                    attempt(number, partial(load.run, TURN_S))
+                attempt(number, partial(sums[number].add_block, load, server, cores, block_s))
+                attempt(number, load.settle)
     return [failures.get(number) or sums[number].measured(load, cores) for number, (_, load) in enumerate(loads)]
 
 
@@ -361,9 +368,7 @@ class _Sum:
         self._behind: list[float] = []
         self._used = Used(0, 0, 0, 0)
 
-    def add_block(self, load: Load, server: Server, cores: Cores, seconds: float, *, alone: bool) -> None:
-        if not alone:
-            load.run(TURN_S)
+    def add_block(self, load: Load, server: Server, cores: Cores, seconds: float) -> None:
         delivered, acknowledged = load.delivered, load.acknowledged
         before = Used.now(server, cores)
         self._elapsed_ns += load.run(seconds)

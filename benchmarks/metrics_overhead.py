@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -54,7 +55,8 @@ SCRAPE_EVERY_S: Final = 1.0
 _SPARE_FILES: Final = 200
 BLOCK_S: Final = 0.25
 """Up to here the noise of neighbouring blocks falls with their length; longer ones only see more of the drift."""
-_BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / (TURN_S + BLOCK_S))
+_BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / BLOCK_S)
+"""One block in so many is scraped: a scrape for each second that is counted."""
 _SHAPES: Final = ("room", "private-8")
 
 
@@ -134,11 +136,11 @@ def measure_round(shape: Shape, cores: Cores, pairs: int, number: int) -> Round:
         plain_load.start()
         load.start()
         busy_ns, relays_ns, started_ns = core_busy_ns(cores.server), _used_ns(plain_server, server), time.monotonic_ns()
+        draw = random.Random(number)
         for pair in range(pairs):
-            # One block in so many is scraped, so that there is a scrape for each second of this load.
             scraped = scraping() if pair % _BLOCKS_A_SCRAPE == 0 else nullcontext()
-            # Whoever comes second may find the machine warmer, so they take turns.
-            if (number + pair) % 2:
+            # Whoever comes second may find the machine warmer, so that is drawn by lot.
+            if draw.random() < 0.5:
                 with scraped:
                     total_scraped.add_block(load)
                 total_without.add_block(plain_load)

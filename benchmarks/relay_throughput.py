@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,8 +26,8 @@ from typing import Final, TypeVar
 
 from benchmarks.counting import CountingError
 from benchmarks.idle import CONNECTIONS, Idle, measure_idle
-from benchmarks.load import Measured, Shape, loaded, measure_in_turn
-from benchmarks.processes import Cores, ServerError, choose_cores, ended_by_signal, raise_file_limit
+from benchmarks.load import Load, Measured, Shape, loaded, measure_in_turn
+from benchmarks.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
 from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
 from benchmarks.targets import Target, all_targets, serving
@@ -131,36 +131,44 @@ def _throughput(
     for number in range(options.rounds):
         for shape in shapes:
             chosen = [target for target in targets if target.name != "pump-sqlite" or shape.name in SQLITE_SHAPES]
-            for target, measured in _in_turn(results, chosen, shape, cores, options):
+            for target, measured in _in_turn(results, chosen, shape, cores, options, number):
                 results.rows.append(Row(target=target.name, shape=shape.name, round=number, measured=measured))
                 _say(f"round {number + 1}: {shape.name:10} {target.name:15} {measured.deliveries_per_s:12,.0f}/s")
 
 
 def _in_turn(
-    results: Results, targets: list[Target], shape: Shape, cores: Cores, options: argparse.Namespace
-) -> Iterator[tuple[Target, Measured]]:
+    results: Results, targets: list[Target], shape: Shape, cores: Cores, options: argparse.Namespace, number: int
+) -> list[tuple[Target, Measured]]:
     """Start all targets and load them in turn; a failure is kept for the report and for the exit code."""
     blocks = max(1, round(options.seconds / BLOCK_S))
-    with ExitStack() as stack:
-        running = []
-        for target in targets:
-            try:
-                server = stack.enter_context(serving(target, cores))
-                load = stack.enter_context(loaded(target.client(), server, shape))
-            except (CountingError, ServerError, OSError) as error:
-                _failed(results, f"{target.name}, {shape.name}", error)
-            else:
-                running.append((target, server, load))
-        if not running:
-            return
-        loads = [(server, load) for _, server, load in running]
-        block_s = options.seconds / blocks
-        figures = measure_in_turn(loads, cores, blocks=blocks, block_s=block_s, warmup_s=options.warmup_s)
-        for (target, _, _), measured in zip(running, figures, strict=True):
-            if isinstance(measured, Exception):
-                _failed(results, f"{target.name}, {shape.name}", measured)
-            else:
-                yield target, measured
+    block_s = options.seconds / blocks
+    running: list[Target] = []
+    loads: list[tuple[Server, Load]] = []
+    figures: list[Measured | CountingError | OSError] = []
+    try:
+        with ExitStack() as stack:
+            for target in targets:
+                try:
+                    server = stack.enter_context(serving(target, cores))
+                    load = stack.enter_context(loaded(target.client(), server, shape))
+                except (CountingError, ServerError, OSError) as error:
+                    _failed(results, f"{target.name}, {shape.name}", error)
+                else:
+                    running.append(target)
+                    loads.append((server, load))
+            if loads:
+                figures = measure_in_turn(
+                    loads, cores, blocks=blocks, block_s=block_s, warmup_s=options.warmup_s, seed=number
+                )
+    except ServerError as error:  # one has ended by itself
+        _failed(results, shape.name, error)
+    measured = []
+    for target, figure in zip(running, figures, strict=False):  # none where the round was given up
+        if isinstance(figure, Exception):
+            _failed(results, f"{target.name}, {shape.name}", figure)
+        else:
+            measured.append((target, figure))
+    return measured
 
 
 def _failed(results: Results, what: str, error: Exception) -> None:
