@@ -1,6 +1,7 @@
 """What a client says to each kind of server, sans-IO: how it joins a stream, publishes, and what is to come back.
 
-All publish the same 1,024 payloads in turn, one WebSocket message a publish, each masked with random bytes. Publishers
+All publish the same 1,024 payloads in turn, one WebSocket message a publish, each masked with random bytes; the relay's
+publishers count their ids up for as long as they run, as real ones do. Publishers
 are connections of their own, and get acknowledgements but no records.
 """
 
@@ -14,6 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Final, Protocol
 
+import numpy as np
 from nacl.signing import SigningKey
 
 from benchmarks.counting import (
@@ -37,8 +39,10 @@ from relay import wire
 from relay.capability import Right, mint
 from relay.errors import ProtocolError
 
-FIRST_ID: Final = 1024
-"""Ids of a cycle have one width, so that frames have one length."""
+FIRST_ID: Final = 1 << 16
+"""Ids are of four bytes from here on, so that frames have one length."""
+_MASKED_AT: Final = 8
+"""Where the payload of a client's frame begins: behind its header of four bytes and its mask."""
 _CAPABILITY_S: Final = 86_400
 
 
@@ -69,6 +73,9 @@ class Client(Protocol):
 
     def frames(self, stream: int, ready: Ready) -> list[bytes]:
         """Return the 1,024 publishes of a publisher, all of one length."""
+
+    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+        """Make of the publishes of a cycle, one after the other, those of a later one: ids are not used twice."""
 
     def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
         """Return the counter of what a subscriber receives."""
@@ -166,11 +173,23 @@ class RelayClient:
             ]
         )
 
+    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+        first = wire.Publish(
+            number=ready.number, class_=wire.DURABLE, id=FIRST_ID, commitment=None, sealed=payloads()[0]
+        )
+        message = wire.encode(first)
+        id_at = message.rindex(b"\xce" + FIRST_ID.to_bytes(4, "big"), 0, -PAYLOAD_BYTES) + 1
+        rows = np.frombuffer(frames, np.uint8).reshape(-1, _MASKED_AT + len(message))
+        start = FIRST_ID + cycle * CYCLE
+        ids = np.arange(start, start + len(rows)).astype(">u4").view(np.uint8).reshape(-1, 4)
+        masks = rows[:, _MASKED_AT - 4 : _MASKED_AT]
+        rows[:, _MASKED_AT + id_at : _MASKED_AT + id_at + 4] = ids ^ masks[:, [(id_at + byte) % 4 for byte in range(4)]]
+
     def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
         return relay_records(ready.number, ready.head, payloads(), answer)
 
     def acknowledgements(self, stream: int, ready: Ready, answer: Answer) -> Counter:
-        return RelayAcks(range(FIRST_ID, FIRST_ID + CYCLE), ready.head, answer)
+        return RelayAcks(FIRST_ID, ready.head, answer)
 
 
 class NatsClient:
@@ -195,6 +214,9 @@ class NatsClient:
     def frames(self, stream: int, ready: Ready) -> list[bytes]:
         line = f"PUB {_subject(stream)} {PAYLOAD_BYTES}\r\n".encode()
         return _framed([line + payload + b"\r\n" for payload in payloads()])
+
+    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+        """NATS has no ids."""
 
     def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
         return NatsRecords(f"MSG {_subject(stream)} 1 {PAYLOAD_BYTES}\r\n".encode(), payloads(), answer)
@@ -227,6 +249,9 @@ class BunClient:
 
     def frames(self, stream: int, ready: Ready) -> list[bytes]:
         return _framed(list(payloads()))
+
+    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+        """Bun has no ids."""
 
     def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
         return Frames(frame(bytes(PAYLOAD_BYTES))[:-PAYLOAD_BYTES], 0, payloads(), answer)

@@ -20,7 +20,7 @@ from websockets.speedups import apply_mask
 from relay import wire
 
 CYCLE: Final = 1024
-"""Payloads, and ids, of one publisher, used in turn: well past the 256 records over which an id is idempotent."""
+"""Payloads of one publisher, used in turn."""
 PAYLOAD_BYTES: Final = 256
 INDEX_AT: Final = 2
 """Where a payload carries its index in the cycle (two bytes, big-endian), behind the version and the suite byte."""
@@ -216,15 +216,14 @@ class Units:
 
 
 class RelayAcks:
-    """PUBLISHED records: the ids must be those published, in turn, and the sequence numbers must run on."""
+    """PUBLISHED records: the ids must be those published, counted up from the first, and the sequence numbers must run on."""
 
-    __slots__ = ("_answer", "_carry", "_ids", "_index", "_seq", "total")
+    __slots__ = ("_answer", "_carry", "_id", "_seq", "total")
 
-    def __init__(self, ids: Sequence[int], head: int, answer: Answer) -> None:
-        self._ids = [*ids, *ids]
+    def __init__(self, first_id: int, head: int, answer: Answer) -> None:
+        self._id = first_id
         self._answer = answer
         self._carry = b""
-        self._index = 0
         self._seq = head
         self.total = 0
 
@@ -250,13 +249,13 @@ class RelayAcks:
             raise CountingError(f"unexpected {_explain(record)}") from None
         if not isinstance(published, wire.Published):
             raise CountingError(f"unexpected {published}")
-        acks, index = published.acks, self._index
+        acks = published.acks
         count = len(acks) // 2
+        due = list(range(self._id, self._id + count))
         self._seq += count
-        if acks[0::2] != self._ids[index : index + count] or acks[-1] != self._seq:
-            due = self._ids[index : index + count]
+        if acks[0::2] != due or acks[-1] != self._seq:
             raise CountingError(f"acknowledged {acks}, due were ids {due} up to number {self._seq}")
-        self._index = (index + count) % CYCLE
+        self._id += count
         return count
 
 

@@ -24,7 +24,7 @@ from statistics import fmean
 from typing import Final
 
 from benchmarks.clients import Client, Ready, Role
-from benchmarks.counting import READ_BYTES_MAX, Counter, CountingError
+from benchmarks.counting import READ_BYTES_MAX, CountingError
 from benchmarks.processes import Cores, Server, core_busy_ns, cpu_ns
 
 DRAIN_EVERY_NS: Final = 4_000_000
@@ -155,26 +155,45 @@ def _read_some(one: socket.socket) -> bytes:
 
 
 class _Publisher:
-    """Sends slices of its prepared frames. `blob` goes on past the cycle's end by a window, so no send wraps."""
+    """Sends slices of its prepared frames. They go on past the cycle's end by a window, so no send wraps."""
 
-    __slots__ = ("_blob", "_cycle_bytes", "_position", "_socket", "_stride", "counter", "recv_into")
+    __slots__ = (
+        "_cycle",
+        "_cycle_bytes",
+        "_frames",
+        "_position",
+        "_ready",
+        "_renew",
+        "_socket",
+        "_stride",
+        "counter",
+        "recv_into",
+    )
 
-    def __init__(self, opened: Opened, frames: list[bytes], window: int, counter: Counter) -> None:
+    def __init__(self, client: Client, opened: Opened, window: int) -> None:
+        frames = client.frames(opened.stream, opened.ready)
         self._stride = len(frames[0])
         assert all(len(frame) == self._stride for frame in frames), "frames of one length can be sliced"
-        self._blob = memoryview(b"".join((*frames, *frames[:window])))
+        self._frames = bytearray(b"".join((*frames, *frames[:window])))
         self._cycle_bytes = self._stride * len(frames)
-        self._position = 0
+        self._position = self._cycle = 0
+        self._ready = opened.ready
+        self._renew = client.renew
+        self._renew(self._ready, self._frames, 0)
         self._socket = opened.socket
         self.recv_into = opened.socket.recv_into
-        self.counter = counter
+        self.counter = client.acknowledgements(opened.stream, opened.ready, opened.socket.send)
 
     def publish(self, count: int) -> None:
         start = self._position
         end = start + count * self._stride
-        if self._socket.send(self._blob[start:end]) != end - start:
+        if self._socket.send(memoryview(self._frames)[start:end]) != end - start:
             raise CountingError("a window of publishes did not fit the socket: the server does not read")
-        self._position = end if end < self._cycle_bytes else end - self._cycle_bytes
+        if end >= self._cycle_bytes:
+            end -= self._cycle_bytes
+            self._cycle += 1
+            self._renew(self._ready, self._frames, self._cycle)
+        self._position = end
 
 
 class Load:
@@ -191,15 +210,7 @@ class Load:
         self._published = 0
         self._publishing = False
         self._buffer = bytearray(READ_BYTES_MAX)
-        self._publishers = {
-            one.socket.fileno(): _Publisher(
-                one,
-                client.frames(one.stream, one.ready),
-                shape.window,
-                client.acknowledgements(one.stream, one.ready, one.socket.send),
-            )
-            for one in publishers
-        }
+        self._publishers = {one.socket.fileno(): _Publisher(client, one, shape.window) for one in publishers}
         self._subscribers = {
             one.socket.fileno(): (
                 one.socket.recv_into,

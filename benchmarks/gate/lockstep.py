@@ -28,7 +28,10 @@ class LockStep:
 
     def __init__(self, client: RelayClient, opened: list[Opened]) -> None:
         *subscribers, publisher = opened
-        self._frames = client.frames(0, publisher.ready)
+        frames = client.frames(0, publisher.ready)
+        self._frames = bytearray(b"".join(frames))
+        self._batch_bytes = BATCH * len(frames[0])
+        self._client, self._ready, self._cycle = client, publisher.ready, 0
         self._publisher = publisher.socket
         self._buffer = bytearray(READ_BYTES_MAX)
         acks: Counter = client.acknowledgements(0, publisher.ready, publisher.socket.send)
@@ -40,8 +43,10 @@ class LockStep:
 
     def block(self) -> None:
         """Publish a cycle, batch by batch. Raises CountingError, ServerError, OSError."""
-        for start in range(0, CYCLE, BATCH):
-            self._publisher.sendall(b"".join(self._frames[start : start + BATCH]))
+        self._client.renew(self._ready, self._frames, self._cycle)
+        self._cycle += 1
+        for start in range(0, len(self._frames), self._batch_bytes):
+            self._publisher.sendall(memoryview(self._frames)[start : start + self._batch_bytes])
             for one, counter in self._readers:
                 due = counter.total + BATCH
                 while counter.total < due:

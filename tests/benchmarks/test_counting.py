@@ -37,7 +37,7 @@ def nats_message(index: int, payload: bytes | None = None) -> bytes:
 
 
 def relay_ack(first: int, count: int) -> bytes:
-    acks = [value for at in range(first, first + count) for value in (FIRST_ID + at % CYCLE, HEAD + 1 + at)]
+    acks = [value for at in range(first, first + count) for value in (FIRST_ID + at, HEAD + 1 + at)]
     return frame(wire.encode(wire.Published(acks=acks)))
 
 
@@ -243,6 +243,21 @@ def test_prepared_publishes_are_masked_and_hold_the_payloads_in_turn(client: Cli
         one = frames[index]
         unmasked = bytes(byte ^ one[4 + at % 4] for at, byte in enumerate(one[8:]))
         assert payloads()[index] in unmasked
+
+
+@pytest.mark.parametrize("number", [3, 200, 70_000])
+def test_the_relays_publishers_go_on_counting_from_cycle_to_cycle(number: int) -> None:
+    client, ready = RelayClient(), Ready(number=number, head=0)
+    prepared = client.frames(3, ready)
+    length = len(prepared[0])
+    frames = bytearray(b"".join(prepared + prepared[:5]))  # and the beginning of the next cycle
+    for cycle in (0, 1, 2, 700):
+        client.renew(ready, frames, cycle)
+        for index in (0, 1, CYCLE - 1, CYCLE, CYCLE + 4):
+            one = frames[index * length : (index + 1) * length]
+            record = wire.decode_one_client(bytes(byte ^ one[4 + at % 4] for at, byte in enumerate(one[8:])))
+            id_, payload = FIRST_ID + cycle * CYCLE + index, payloads()[index % CYCLE]
+            assert record == wire.Publish(number=number, class_=0, id=id_, commitment=None, sealed=payload)
 
 
 def test_the_relay_is_asked_for_one_right_by_each_role() -> None:
