@@ -4,7 +4,9 @@
 
 A round starts two relays, one without --metrics and one with it, and loads them in turn for a quarter of a second each:
 a machine that changes its speed changes it for both. Two processes of one program differ in speed by a percent or so
-for as long as they live, so rounds take fresh processes, and a round is one figure. Exit code 1: a bound is missed
+for as long as they live, so rounds take fresh processes, and a round is one figure. A noisy machine needs very many
+rounds; where perf or callgrind can count, the relay's instructions for the same work without and with --metrics say at
+once what it costs that nobody scrapes, and the relay's own account says what a scrape costs. Exit code 1: a bound is missed
 for certain (its whole interval is beyond it), or something was lost.
 """
 
@@ -23,11 +25,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.bootstrap import PAIRS_MIN, Interval, of_pairs
 from benchmarks.clients import Role
 from benchmarks.counting import CountingError
+from benchmarks.gate import instructions
+from benchmarks.gate.instructions import ToolError, count_command
 from benchmarks.load import TURN_S, Load, Shape, connections, loaded, no_collections
 from benchmarks.processes import (
     Cores,
@@ -50,6 +55,8 @@ SCRAPE_NS_MAX: Final = 20_000_000
 SERIES_MAX: Final = 200
 CONNECTIONS: Final = 10_000
 SCRAPES: Final = 30
+COUNTS: Final = 10
+"""Pairs of counts: how records fall into turns differs by a percent from process to process."""
 SCRAPE_EVERY_S: Final = 1.0
 """As dashboards/prometheus/prometheus.yml asks for."""
 _SPARE_FILES: Final = 200
@@ -68,6 +75,14 @@ class Round:
     without: float
     scraped: float
     others_cpu: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Instructions of the relay for a delivery: pairs without --metrics and with it."""
+
+    tool: str
+    pairs: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for shape in shapes
             ]
             scrapes = [measure_scrapes(cores, count) for count in (0, options.connections)]
-        except (CountingError, ServerError, OSError) as error:
+            counts = count_instructions(cores)
+        except (CountingError, ServerError, ToolError, OSError) as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
     costs = {shape.name: cost([one for one in rounds if one.shape == shape.name]) for shape in shapes}
@@ -106,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(plain(overhead_lines(rounds, costs)))
     print()
     print(plain(scrape_lines(scrapes)))
+    print()
+    print(account(scrapes, counts))
     return 1 if misses(costs, scrapes) else 0
 
 
@@ -273,6 +291,42 @@ def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes
         cpu_ns_each=(cpu_of(page) - cpu_of(first)) // (len(taken) - 1),
         series=series_of(page),
         page_bytes=len(page),
+    )
+
+
+def count_instructions(cores: Cores) -> Counts | None:
+    """Count the same work without --metrics and with it; None where nothing can. Raises as count_command does."""
+    tool = instructions.find()
+    if tool is None:
+        return None
+    pump = all_targets()["pump"]
+    assert pump.command is not None
+    with TemporaryDirectory(prefix="relaymark-") as directory:
+        command = pump.command(Path(directory))
+        with_metrics = [*command, "--metrics", "127.0.0.1:0"]
+        pairs = [
+            (
+                count_command(command, {}, tool.fresh(), cores),
+                count_command(with_metrics, {}, tool.fresh(), cores),
+            )
+            for _ in range(COUNTS)
+        ]
+    return Counts(tool=tool.name, pairs=tuple(pairs))
+
+
+def account(scrapes: Sequence[Scrapes], counts: Counts | None) -> str:
+    """Return in words what the metrics cost by account: per delivery, and for a scrape a second."""
+    share = max(one.cpu_ns_each for one in scrapes) / (SCRAPE_EVERY_S * 1e9)
+    text = f"A scrape a second takes {share:.2%} of the relay's core, by its own account"
+    if counts is None:
+        return f"{text}; instructions were not counted: neither perf nor valgrind can here."
+    ratio = of_pairs(counts.pairs)
+    low, high = share + ratio.low - 1, share + ratio.high - 1
+    word = "reached" if high < COST_MAX else "missed" if low >= COST_MAX else "inconclusive"
+    return (
+        f"{text}.\nInstructions a delivery ({counts.tool}), with --metrics and no scrape : without, {ratio.count} pairs: "
+        f"{ratio.value:.4f} ({ratio.low:.4f}..{ratio.high:.4f}).\n"
+        f"Together {share + ratio.value - 1:.2%} ({low:.2%}..{high:.2%}), less than {COST_MAX:.0%}: {word}"
     )
 
 

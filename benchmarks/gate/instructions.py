@@ -15,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Final, Protocol
@@ -149,11 +150,18 @@ def find() -> Perf | Callgrind | None:
 
 def count(tree: Tree, tool: Tool, cores: Cores) -> float:
     """Return the instructions a delivery of a fresh relay of `tree`. Raises RunError, ToolError."""
-    arguments, environment = command(tree)
+    with named(tree):
+        return count_command(*command(tree), tool, cores)
+
+
+def count_command(arguments: list[str], environment: Mapping[str, str], tool: Tool, cores: Cores) -> float:
+    """Return the instructions a delivery of the relay that `arguments` start.
+
+    Raises ServerError, CountingError, OSError, ToolError.
+    """
     # One order of every set and dictionary of strings, in every process.
     environment = {**environment, "PYTHONHASHSEED": "0"}
     with (
-        named(tree),
         tempfile.TemporaryDirectory(prefix="relaymark-count-") as name,
         running(tool.wrap(arguments, Path(name)), cores, environment) as server,
         lock_step(server) as step,
@@ -169,4 +177,4 @@ def count(tree: Tree, tool: Tool, cores: Cores) -> float:
     return median(counts) / DELIVERIES
 
 
-__all__ = ["Callgrind", "Perf", "Tool", "ToolError", "count", "find"]
+__all__ = ["Callgrind", "Perf", "Tool", "ToolError", "count", "count_command", "find"]

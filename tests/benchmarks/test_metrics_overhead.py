@@ -6,13 +6,17 @@ import os
 
 import pytest
 
+from benchmarks.gate import instructions
 from benchmarks.load import Shape
 from benchmarks.metrics_overhead import (
     SCRAPE_NS_MAX,
     SERIES_MAX,
+    Counts,
     Round,
     Scrapes,
+    account,
     cost,
+    count_instructions,
     main,
     measure_round,
     measure_scrapes,
@@ -33,8 +37,9 @@ def rounds(*changes: float, others_cpu: float = 0.0) -> list[Round]:
     ]
 
 
-def scrapes(*, series: int = 100, duration_ns: int = 2_000_000) -> Scrapes:
-    return Scrapes(connections=10_000, durations_ns=(duration_ns,) * 3, cpu_ns_each=1, series=series, page_bytes=8_000)
+def scrapes(*, series: int = 100, duration_ns: int = 2_000_000, cpu_ns: int = 1) -> Scrapes:
+    durations_ns = (duration_ns,) * 3
+    return Scrapes(connections=10_000, durations_ns=durations_ns, cpu_ns_each=cpu_ns, series=series, page_bytes=8_000)
 
 
 def word(chosen: list[Round]) -> str:
@@ -60,6 +65,23 @@ def test_the_ratio_is_of_rounds_so_drift_between_rounds_cancels() -> None:
     assert interval.value == pytest.approx(0.99)
     assert interval.low == pytest.approx(0.99)
     assert interval.high == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    ("with_metrics", "cpu_ns", "expected"),
+    [(3_001.0, 5_000_000, "reached"), (3_001.0, 30_000_000, "missed"), (3_090.0, 5_000_000, "missed")],
+)
+def test_the_account_adds_what_a_scrape_takes_to_what_every_delivery_takes(
+    with_metrics: float, cpu_ns: int, expected: str
+) -> None:
+    counted = Counts(tool="callgrind", pairs=((3_000.0, with_metrics),) * 6)
+    assert account([scrapes(cpu_ns=cpu_ns)], counted).endswith(expected)
+
+
+def test_an_account_that_is_too_noisy_or_has_no_counts_says_so() -> None:
+    noisy = Counts(tool="callgrind", pairs=((3_000.0, 3_120.0), (3_000.0, 2_900.0), (3_000.0, 3_100.0)))
+    assert account([scrapes()], noisy).endswith("inconclusive")
+    assert "not counted" in account([scrapes()], None)
 
 
 def test_what_others_take_of_the_relays_core_is_told() -> None:
@@ -109,3 +131,18 @@ def test_a_real_relay_is_measured_without_and_with_scrapes() -> None:
     assert len(scraped.durations_ns) == 2
     assert scraped.cpu_ns_each > 0
     assert 0 < scraped.series < SERIES_MAX
+
+
+@pytest.mark.process
+@pytest.mark.skipif(instructions.find() is None, reason="neither perf nor valgrind can count here")
+def test_instructions_of_a_real_relay_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.metrics_overhead.COUNTS", 1)
+    allowed = os.sched_getaffinity(0)
+    try:
+        counts = count_instructions(choose_cores())
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert counts is not None
+    ((without, with_metrics),) = counts.pairs
+    assert without > 500
+    assert 0.8 < with_metrics / without < 1.25
