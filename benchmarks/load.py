@@ -34,6 +34,9 @@ _READS_BETWEEN_ACKS: Final = 32
 SETTLE_S_MAX: Final = 20.0
 """For everything under way to arrive, once publishing has stopped."""
 CONNECT_S_MAX: Final = 20.0
+BLOCK_S: Final = 0.25
+"""The load turns to the next server after this. Up to here the noise of neighbouring blocks falls with their length; longer
+ones only see more of the machine's drift."""
 TURN_S: Final = 0.15
 """Uncounted, when the load turns to a server. It may acknowledge early and let records gather (see `behind_ns`): as many are
 to wait when a block begins as when it ends."""

@@ -33,7 +33,7 @@ from benchmarks.clients import Role
 from benchmarks.counting import CountingError
 from benchmarks.gate import instructions
 from benchmarks.gate.instructions import ToolError, count_command
-from benchmarks.load import TURN_S, Load, Shape, connections, loaded, no_collections
+from benchmarks.load import BLOCK_S, TURN_S, Load, Shape, connections, loaded, no_collections
 from benchmarks.processes import (
     Cores,
     Server,
@@ -60,8 +60,6 @@ COUNTS: Final = 10
 SCRAPE_EVERY_S: Final = 1.0
 """As dashboards/prometheus/prometheus.yml asks for."""
 _SPARE_FILES: Final = 200
-BLOCK_S: Final = 0.25
-"""Up to here the noise of neighbouring blocks falls with their length; longer ones only see more of the drift."""
 _BLOCKS_A_SCRAPE: Final = round(SCRAPE_EVERY_S / BLOCK_S)
 """One block in so many is scraped: a scrape for each second that is counted."""
 _SHAPES: Final = ("room", "private-8")

@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 
 from benchmarks.counting import CountingError
 from benchmarks.idle import CONNECTIONS, Idle, measure_idle
-from benchmarks.load import Load, Measured, Shape, loaded, measure_in_turn
+from benchmarks.load import BLOCK_S, Load, Measured, Shape, loaded, measure_in_turn
 from benchmarks.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
 from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
@@ -42,8 +42,6 @@ SHAPES: Final = (
 SQLITE_SHAPES: Final = frozenset({"private-8"})
 """The durable store is compared with the memory store where group commit must carry it."""
 WARMUP_S: Final = 0.5
-BLOCK_S: Final = 0.25
-"""The load turns to the next target after this: longer blocks only see more of the machine's drift."""
 IDLE_BYTES_MAX: Final = 4096
 BESIDE_RATIO_MAX: Final = 3.0
 _SPARE_FILES: Final = 200
