@@ -116,8 +116,8 @@ def micro(
     import sys
     import tempfile
 
-    from benchmarks.processes import ended_by_signal, finish
-    from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED
+    from benchmarks.rig.processes import ended_by_signal, finish
+    from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED
 
     problem = None
     if output is not None and output.exists():
@@ -199,6 +199,3 @@ def overhead(
             markdown=markdown,
         )
     )
-
-
-__all__ = ["gate", "micro", "overhead"]

@@ -28,13 +28,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.bootstrap import PAIRS_MIN, Interval, of_pairs
-from benchmarks.clients import Role
-from benchmarks.counting import CountingError
-from benchmarks.gate import instructions
-from benchmarks.gate.instructions import ToolError, count_command
-from benchmarks.load import BLOCK_S, TURN_S, Load, Shape, connections, loaded, no_collections
-from benchmarks.processes import (
+from benchmarks.fast_load.clients import Role
+from benchmarks.fast_load.closed_loop import BLOCK_S, TURN_S, Load, Shape, connections, loaded, no_collections
+from benchmarks.fast_load.counting import CountingError
+from benchmarks.relay_throughput import SHAPES
+from benchmarks.rig import instructions
+from benchmarks.rig.instructions import ToolError, count_command
+from benchmarks.rig.processes import (
     Cores,
     Server,
     ServerError,
@@ -45,9 +45,9 @@ from benchmarks.processes import (
     raise_file_limit,
     stop,
 )
-from benchmarks.relay_throughput import SHAPES
-from benchmarks.tables import OTHERS_MAX, plain, thousands
-from benchmarks.targets import Target, all_targets, serving
+from benchmarks.rig.statistics import PAIRS_MIN, Interval, of_pairs
+from benchmarks.rig.tables import OTHERS_MAX, plain, thousands
+from benchmarks.throughput.targets import Target, all_targets, serving
 
 COST_MAX: Final = 0.02
 """Share of its throughput that the metrics may take."""

@@ -22,14 +22,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.bootstrap import of_pairs
 from benchmarks.gate.metrics import NAMES
-from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import judged, load
 from benchmarks.gate.runs import costs_ns
 from benchmarks.gate.trees import checked_out, repository
-from benchmarks.processes import choose_cores, ended_by_signal, finish
-from loadtests.results import EXIT_INTERRUPTED
+from benchmarks.rig.priority import preferred
+from benchmarks.rig.processes import choose_cores, ended_by_signal, finish
+from benchmarks.rig.statistics import of_pairs
+from loadtests.results.exit_codes import EXIT_INTERRUPTED
 
 FOUND_SHARE: Final = 0.9
 GATE_S_MAX: Final = 120.0

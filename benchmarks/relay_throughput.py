@@ -24,14 +24,21 @@ from pathlib import Path
 from statistics import median
 from typing import Final, TypeVar
 
-from benchmarks.counting import CountingError
-from benchmarks.idle import CONNECTIONS, Idle, measure_idle
-from benchmarks.load import BLOCK_S, Load, Measured, Shape, loaded, measure_in_turn
-from benchmarks.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
-from benchmarks.room import DELAYED_ACKS_MAX, ROOM_SUBSCRIBERS, Beside, Latency, measure_beside, median_ratio
-from benchmarks.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
-from benchmarks.targets import Target, all_targets, serving
-from loadtests.results import EXIT_INTERRUPTED
+from benchmarks.fast_load.closed_loop import BLOCK_S, Load, Measured, Shape, loaded, measure_in_turn
+from benchmarks.fast_load.counting import CountingError
+from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
+from benchmarks.rig.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
+from benchmarks.throughput.beside_room import (
+    DELAYED_ACKS_MAX,
+    ROOM_SUBSCRIBERS,
+    Beside,
+    Latency,
+    measure_beside,
+    median_ratio,
+)
+from benchmarks.throughput.idle import CONNECTIONS, Idle, measure_idle
+from benchmarks.throughput.targets import Target, all_targets, serving
+from loadtests.results.exit_codes import EXIT_INTERRUPTED
 
 SHAPES: Final = (
     Shape(name="room", streams=1, subscribers=500, window=8),

@@ -27,15 +27,17 @@ from typing import Any, Final  # noqa: E402
 import gevent  # noqa: E402
 import psutil  # noqa: E402
 
-from loadtests.actors import Due  # noqa: E402
-from loadtests.crowd import Crowd, allow_descriptors  # noqa: E402
+from loadtests.address import Address  # noqa: E402
 from loadtests.dialects.base import Attach, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402
-from loadtests.envelope import Keyring, Kind, Suite  # noqa: E402
-from loadtests.recorder import Histogram  # noqa: E402
+from loadtests.driver.event_loop import Swarm  # noqa: E402
+from loadtests.driver.participant import Due  # noqa: E402
+from loadtests.driver.population import Crowd, allow_descriptors  # noqa: E402
+from loadtests.measuring.histogram import Histogram  # noqa: E402
+from loadtests.sealing.envelope import Keyring, Suite  # noqa: E402
+from loadtests.sealing.records import Kind  # noqa: E402
 from loadtests.settings import Settings  # noqa: E402
-from loadtests.swarm import Swarm  # noqa: E402
-from loadtests.targets import Address, ReferenceRelay  # noqa: E402
+from loadtests.target.reference_relay import ReferenceRelay  # noqa: E402
 from relay.capability import Right  # noqa: E402
 
 SUBSCRIBERS: Final = 500

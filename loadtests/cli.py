@@ -110,7 +110,7 @@ def run(
         ca=tls_ca,
         clock_shift_ms=tuple(clock_shift_ms or ()),
     )
-    from loadtests import plan as plans
+    from loadtests import options as plans
 
     plan = plans.Plan(
         settings=settings,
@@ -156,7 +156,8 @@ def report(*runs: Path, output: Annotated[Path | None, Parameter(alias="-o")] = 
 
     from loadtests.report import comparison, files
     from loadtests.report.terminal import render_final
-    from loadtests.results import EXIT_CONFIGURATION, ResultsError
+    from loadtests.results.exit_codes import EXIT_CONFIGURATION
+    from loadtests.results.files import ResultsError
 
     try:
         if not runs:
@@ -178,6 +179,3 @@ def report(*runs: Path, output: Annotated[Path | None, Parameter(alias="-o")] = 
             console.print(Text(sentence), soft_wrap=True)
     console.print(Text(f"report: {output}"), soft_wrap=True)
     return 0
-
-
-__all__ = ["report", "run"]

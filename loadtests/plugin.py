@@ -27,15 +27,17 @@ from locust import User, events, task
 from locust.main import main as locust_main
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
-from loadtests import locust_stats
-from loadtests.conductor import Conductor
-from loadtests.plan import cannot_write, read_thresholds
-from loadtests.probe import probe
-from loadtests.results import EXIT_CONFIGURATION, EXIT_TARGET, Result, ResultsError, create_run_directory, write
+from loadtests.address import TargetError
+from loadtests.control.master import Conductor
+from loadtests.control.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP, Worker
+from loadtests.locust_glue import stats as locust_stats
+from loadtests.options import cannot_write, read_thresholds
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_TARGET
+from loadtests.results.files import ResultsError, create_run_directory, write
+from loadtests.results.schema import Result
+from loadtests.results.thresholds import Threshold
 from loadtests.settings import DRAIN_S_DEFAULT, DURATION_S_DEFAULT, SUITES, Settings, problems_of
-from loadtests.targets import TargetError
-from loadtests.thresholds import Threshold
-from loadtests.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP, Worker
+from loadtests.target.probe import probe
 
 PAGE_TIMER_S: Final = 0.5
 """By how much the timer of Locust's page may be early."""
@@ -189,7 +191,7 @@ def _attach(name: str, environment: Any, **_: Any) -> None:
             sys.exit(EXIT_CONFIGURATION)
         environment.relaymark = _Master(environment, name, thresholds)
         if environment.web_ui is not None:
-            from loadtests.report import locust_tab
+            from loadtests.locust_glue import tab as locust_tab
 
             locust_tab.install(environment, environment.relaymark.conductor.so_far)
     if isinstance(runner, WorkerRunner | LocalRunner):

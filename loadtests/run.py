@@ -29,21 +29,26 @@ from locust.util.load_locustfile import load_locustfile
 from rich.console import Console
 
 import loadtests
-from loadtests import exporter, results
-from loadtests.calibration import calibrate
-from loadtests.conductor import Conductor
-from loadtests.envelope import KIND_NAMES
-from loadtests.environment import machine
-from loadtests.gathering import Gathering
-from loadtests.plan import REFERENCE, UI_HOST, UI_PORT, Plan, Refused
-from loadtests.probe import probe
-from loadtests.recorder import Histogram, series_name
-from loadtests.report import files, locust_tab
+from loadtests.address import Address, TargetError, client_context, parse_url
+from loadtests.control import exporter
+from loadtests.control.collector import Gathering
+from loadtests.control.master import Conductor
+from loadtests.locust_glue import tab as locust_tab
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
+from loadtests.options import REFERENCE, UI_HOST, UI_PORT, Plan, Refused
+from loadtests.report import files
 from loadtests.report.terminal import Live, Progress, render_final
-from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET, Result
-from loadtests.targets import Address, ReferenceRelay, TargetError, client_context, parse_url
-from loadtests.thresholds import Threshold
-from loadtests.workload import Workload
+from loadtests.results import files as results
+from loadtests.results.environment import machine
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET
+from loadtests.results.schema import Result
+from loadtests.results.thresholds import Threshold
+from loadtests.sealing.records import KIND_NAMES
+from loadtests.target.calibration import calibrate
+from loadtests.target.probe import probe
+from loadtests.target.reference_relay import ReferenceRelay
+from loadtests.workload.traffic import Workload
 
 WORKERS_S_MAX: Final = 60.0
 """For the worker processes to start and report."""
@@ -413,6 +418,3 @@ def snapshot_of(gathering: Gathering | None, phase: str) -> exporter.Snapshot:
 def metrics_of(relay: ReferenceRelay | None) -> str | None:
     """Return where the relay serves its metrics, None unless it runs."""
     return None if relay is None or relay.exit_code() is not None else relay.metrics or None
-
-
-__all__ = ["live_of", "run", "scenario_file", "snapshot_of"]

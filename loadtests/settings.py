@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtests.envelope import Suite
-from loadtests.mixes import MIXES
-from loadtests.targets import Address, client_context, parse_url
-from loadtests.workload import SCENARIOS
+from loadtests.address import Address, client_context, parse_url
+from loadtests.sealing.envelope import Suite
+from loadtests.workload.catalogue import MIXES, SCENARIOS
 
 PARTICIPANTS_DEFAULT: Final = 400
 """Two cores carry the evening peak of so many with room to spare."""
@@ -113,14 +112,3 @@ def seconds(text: str) -> float:
         raise ValueError(f"{text!r} is no time: write 30, 30s, 2m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in found.groups())
     return hours * 3600 + minutes * 60 + rest
-
-
-__all__ = [
-    "DRAIN_S_DEFAULT",
-    "DURATION_S_DEFAULT",
-    "PARTICIPANTS_DEFAULT",
-    "SUITES",
-    "Settings",
-    "problems_of",
-    "seconds",
-]

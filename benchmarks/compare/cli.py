@@ -18,21 +18,13 @@ from cyclopts import Parameter
 from benchmarks.compare.report import Comparison, content, invalid, text, write_results
 from benchmarks.compare.session import ROUNDS_MIN, Measured, measure, plan
 from benchmarks.compare.targets import all_targets, version_of
-from benchmarks.gate.priority import preferred
-from benchmarks.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
-from benchmarks.tables import markdown as markdown_table
-from benchmarks.tables import plain
+from benchmarks.rig.priority import preferred
+from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
+from benchmarks.rig.tables import markdown as markdown_table
+from benchmarks.rig.tables import plain
 from loadtests.report.html import render
-from loadtests.results import (
-    EXIT_CONFIGURATION,
-    EXIT_INTERRUPTED,
-    EXIT_INVALID,
-    EXIT_OK,
-    EXIT_TARGET,
-    ResultsError,
-    create_run_directory,
-    write_files,
-)
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET
+from loadtests.results.files import ResultsError, create_run_directory, write_files
 
 DEFAULT: Final = ("reference", "reference@trio-websocket", "reference@uvloop", "nats", "bun")
 ROUNDS_MAX: Final = 1000
@@ -156,6 +148,3 @@ def _complain(problems: Sequence[str], code: int) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-__all__ = ["compare"]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from benchmarks.processes import Server
+from benchmarks.rig.processes import Server
 from loadtests.dialects.base import Attach, Closed, Dialect, Event, Failed, Ready, Refused, Reply, Subscribed
-from loadtests.envelope import Keyring
+from loadtests.sealing.envelope import Keyring
 from relay.capability import Right
 
 RECV_BYTES: Final = 65_536
@@ -134,6 +134,3 @@ def _join(server: Server, make: MakeDialect, members: Sequence[Attach], links: l
                 if link.joined is not None:
                     epoll.unregister(descriptor)
                     del under_way[descriptor]
-
-
-__all__ = ["Link", "LoadError", "MakeDialect", "attach_of", "joined"]

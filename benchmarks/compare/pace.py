@@ -20,14 +20,15 @@ from msgspec import Struct
 
 from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
 from benchmarks.compare.workload import SUBSCRIBERS, keyring, schedule
-from benchmarks.load import Used, no_collections
-from benchmarks.processes import Cores, Server
+from benchmarks.fast_load.closed_loop import Used, no_collections
+from benchmarks.rig.processes import Cores, Server
+from loadtests.accounting.ledger import Account, Ledger
+from loadtests.accounting.settlement import Totals
 from loadtests.dialects.base import Delivered, Published, Unsubscribed
-from loadtests.envelope import Kind, Opener, OpenError, Suite
-from loadtests.ledger import Account, Ledger
-from loadtests.recorder import Histogram
-from loadtests.tallies import Totals
-from loadtests.timerfd import TimerFd
+from loadtests.driver.timerfd import TimerFd
+from loadtests.measuring.histogram import Histogram
+from loadtests.sealing.envelope import Opener, OpenError, Suite
+from loadtests.sealing.records import Kind
 from relay.capability import Right
 
 _BODY: Final = b"relaymark compares sealed work. " * 3
@@ -252,6 +253,3 @@ class _Run:
             if stamp.intended_ns >= self.timed_from_ns:
                 self.deliver.append(now_ns - stamp.intended_ns)
                 self.deliver_sent.append(now_ns - stamp.sent_ns)
-
-
-__all__ = ["Pace", "pace"]

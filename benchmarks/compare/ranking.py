@@ -17,9 +17,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.bootstrap import PAIRS_MIN, Interval, of_pairs
 from benchmarks.compare.session import Turn
-from loadtests.recorder import Histogram
+from benchmarks.rig.statistics import PAIRS_MIN, Interval, of_pairs
+from loadtests.measuring.histogram import Histogram
 
 OTHERS_MAX: Final = 0.10
 """Of a core: beyond, a turn is disturbed."""
@@ -127,21 +127,3 @@ def merged(turns: Sequence[Turn], target: str) -> Histogram:
     for turn in turns_of(turns, target):
         total.merge(turn.pace.deliver)
     return total
-
-
-__all__ = [
-    "LOAD_CPU_MAX",
-    "METRICS",
-    "OTHERS_MAX",
-    "TIE",
-    "Metric",
-    "Place",
-    "Ratio",
-    "disturbed",
-    "in_words",
-    "merged",
-    "order",
-    "pairs",
-    "ratio",
-    "turns_of",
-]

@@ -11,19 +11,21 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from benchmarks.bootstrap import Interval
 from benchmarks.compare import ranking
 from benchmarks.compare.ranking import LOAD_CPU_MAX, METRICS, OTHERS_MAX, disturbed, turns_of
 from benchmarks.compare.session import Measured, Plan, Turn
 from benchmarks.compare.targets import Target
 from benchmarks.compare.workload import CONNECTIONS, DELIVERIES_PER_PUBLISH, describe
-from benchmarks.processes import Cores
-from benchmarks.tables import thousands
-from loadtests import environment
-from loadtests.recorder import Histogram, series_name
-from loadtests.results import Kind, Ledger, Relay, Result, Summary, Worker, write
-from loadtests.results import Target as ResultTarget
-from loadtests.validity import Facts, WorkerFacts, check
+from benchmarks.rig.processes import Cores
+from benchmarks.rig.statistics import Interval
+from benchmarks.rig.tables import thousands
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
+from loadtests.results import environment
+from loadtests.results.files import write
+from loadtests.results.schema import Kind, Ledger, Relay, Result, Summary, Worker
+from loadtests.results.schema import Target as ResultTarget
+from loadtests.results.validity import Facts, WorkerFacts, check
 
 SCHEMA_VERSION: Final = 1
 NONE: Final = "-"
@@ -396,6 +398,3 @@ def write_results(comparison: Comparison, directory: Path) -> list[Result]:
         write(place, result)
         results.append(result)
     return results
-
-
-__all__ = ["Comparison", "content", "invalid", "ledger_of", "result_of", "text", "write_results"]

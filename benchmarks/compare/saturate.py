@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
 from benchmarks.compare.workload import RING, SUBSCRIBERS, keyring, rings, sequence
-from benchmarks.load import Used, no_collections
-from benchmarks.processes import Cores, Server
+from benchmarks.fast_load.closed_loop import Used, no_collections
+from benchmarks.rig.processes import Cores, Server
 from loadtests.dialects.base import Published
 from relay.capability import Right
 
@@ -218,6 +218,3 @@ class _Window:
 def _ahead(sealed: bytes, ring: list[bytes], position: int) -> int | None:
     """Return how many records before this one are missing; None if it came before, or is none of the stream's."""
     return next((step for step in range(1, RING // 2) if ring[(position + step) % RING] == sealed), None)
-
-
-__all__ = ["Saturation", "saturate"]

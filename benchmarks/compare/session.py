@@ -19,7 +19,7 @@ from benchmarks.compare.pace import Pace, pace
 from benchmarks.compare.saturate import Saturation, saturate
 from benchmarks.compare.targets import Target, serving
 from benchmarks.compare.workload import DELIVERIES_PER_PUBLISH, keyring
-from benchmarks.processes import Cores, Server, ServerError, resident_bytes
+from benchmarks.rig.processes import Cores, Server, ServerError, resident_bytes
 from relay.capability import Right
 
 LOAD_SHARE: Final = 0.5
@@ -149,6 +149,3 @@ def _turn(target: Target, cores: Cores, plan: Plan, number: int, publishes_per_s
     paced = pace(server, target.dialect, cores, seed=seed, publishes_per_s=publishes_per_s, seconds=plan.pace_s)
     saturation = saturate(server, target.dialect, cores, seed=seed, seconds=plan.saturate_s, warmup_s=plan.warmup_s)
     return Turn(target=target.name, round=number, started_unix_ns=started_unix_ns, pace=paced, saturation=saturation)
-
-
-__all__ = ["ROUNDS_MIN", "Measured", "Plan", "Probe", "Turn", "measure", "plan"]

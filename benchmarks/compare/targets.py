@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.peers import bun, centrifugo, mosquitto, nats, nchan, redis
-from benchmarks.processes import Cores, Server, free_port, running
-from benchmarks.targets import relay_command
+from benchmarks.rig.processes import Cores, Server, free_port, running
+from benchmarks.throughput.targets import relay_command
 from loadtests.dialects.base import Attach, Dialect
 from loadtests.dialects.centrifugo import Centrifugo
 from loadtests.dialects.mqtt import Mqtt
@@ -197,8 +197,6 @@ def main() -> None:
         has = f"installed {version_of(target)}" if target.binary else f"missing: {target.how_to_get}"
         print(f"{target.name:26} {has}")
 
-
-__all__ = ["Target", "all_targets", "serving", "version_of"]
 
 if __name__ == "__main__":
     main()

@@ -13,8 +13,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from loadtests.envelope import Keyring, Kind, Suite
-from loadtests.schedule import Poisson, arrivals, generator
+from loadtests.sealing.envelope import Keyring, Suite
+from loadtests.sealing.records import Kind
+from loadtests.workload.arrivals import Poisson, arrivals, generator
 
 RING: Final = 64
 """Sealed records of a stream in the closed window, used in turn: sealing is not to be what limits it."""
@@ -78,18 +79,3 @@ def schedule(seed: int, publishes_per_s: float, seconds: float) -> list[tuple[in
         Poisson(publishes_per_s), seed=seed, scenario="compare", participant=0, duration_ns=int(seconds * 1e9)
     )
     return list(zip(offsets, sequence(seed, "pace"), strict=False))
-
-
-__all__ = [
-    "CONNECTIONS",
-    "DELIVERIES_PER_PUBLISH",
-    "GROUPS",
-    "RING",
-    "SUBSCRIBERS",
-    "Group",
-    "describe",
-    "keyring",
-    "rings",
-    "schedule",
-    "sequence",
-]

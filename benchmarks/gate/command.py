@@ -11,17 +11,18 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from benchmarks.gate import instructions, outputs
+from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.priority import preferred
 from benchmarks.gate.report import Commit, Judged, Report, ReportError, compare, judged, load, save, write
 from benchmarks.gate.runs import RunError
 from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, Plan, collect
 from benchmarks.gate.trees import Tree, TreeError, checked_out, refuse_changes, repository, resolve
-from benchmarks.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
-from loadtests.environment import commit, machine, python_version, versions
-from loadtests.results import (
+from benchmarks.rig import instructions
+from benchmarks.rig.priority import preferred
+from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
+from loadtests.results.environment import commit, machine, python_version, versions
+from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
@@ -210,6 +211,3 @@ def _write(wanted: Wanted, verdict: Judged, duration_ns: int) -> None:
 
 def _say(line: str) -> None:
     print(f"relaymark gate: {line}", file=sys.stderr, flush=True)
-
-
-__all__ = ["Wanted", "plan", "run"]

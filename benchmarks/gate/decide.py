@@ -18,7 +18,8 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.bootstrap import (
+from benchmarks.gate.metrics import Metric
+from benchmarks.rig.statistics import (
     GROUPS_MIN,
     PAIRS_MIN,
     RESAMPLED_MIN,
@@ -29,7 +30,6 @@ from benchmarks.bootstrap import (
     pairs_to_decide,
     spread,
 )
-from benchmarks.gate.metrics import Metric
 
 NOISE_MAX: Final = 2.0
 """The limit may be stretched by noise to this many times what is allowed; beyond, nothing passes."""
@@ -141,6 +141,3 @@ def more_rounds(decisions: Sequence[Decision]) -> int | None:
     if not still_open or any(one.more_pairs is None for one in still_open):
         return None
     return max(-(-(one.more_pairs or 0) // 2) for one in still_open)
-
-
-__all__ = ["Decision", "Word", "decide", "decide_groups", "more_rounds", "needed", "overall"]

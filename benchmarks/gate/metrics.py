@@ -39,6 +39,3 @@ NAMES: Final = tuple(metric.name for metric in METRICS)
 def metric(name: MetricName) -> Metric:
     """Return the metric of this name."""
     return next(one for one in METRICS if one.name == name)
-
-
-__all__ = ["METRICS", "NAMES", "Metric", "MetricName", "metric"]

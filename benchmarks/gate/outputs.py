@@ -14,8 +14,8 @@ import msgspec
 
 from benchmarks.gate.decide import Decision, Word, needed
 from benchmarks.gate.report import Commit, Judged
-from benchmarks.tables import markdown as markdown_table
-from benchmarks.tables import plain
+from benchmarks.rig.tables import markdown as markdown_table
+from benchmarks.rig.tables import plain
 
 _HEAD: Final = ("", "base", "head", "cost", "95%", "limit", "A/A within", "finds from", "")
 _SUMMARY: Final = {
@@ -162,6 +162,3 @@ def github(judged: Judged) -> bytes:
             entry["range"] = f"± {(one.cost.high - one.cost.low) / 2 / one.cost.value:.1%}"
         entries.append(entry)
     return msgspec.json.format(msgspec.json.encode(entries), indent=1) + b"\n"
-
-
-__all__ = ["github", "junit", "lines", "markdown", "sentence", "text"]

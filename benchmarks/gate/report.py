@@ -14,7 +14,7 @@ from benchmarks.gate.decide import Decision, Word, decide_groups, more_rounds, o
 from benchmarks.gate.metrics import METRICS, MetricName
 from benchmarks.gate.runs import Run
 from benchmarks.gate.session import OTHERS_MAX, Collected, Pairs, count_pairs, disturbed, judge, pairs, usable
-from loadtests.environment import Machine
+from loadtests.results.environment import Machine
 
 SCHEMA_VERSION: Final = 1
 """Rises whenever a field changes its meaning or a needed one is added."""
@@ -190,6 +190,3 @@ def load(path: Path) -> Report:
     if min([*figures, *(count for pair in report.counts for count in pair)], default=1) <= 0:
         raise ReportError(f"{path} is damaged: a figure is not above 0")
     return report
-
-
-__all__ = ["SCHEMA_VERSION", "Commit", "Judged", "Report", "ReportError", "compare", "judged", "load", "save", "write"]

@@ -15,14 +15,14 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.clients import RelayClient, Role
-from benchmarks.counting import CountingError
-from benchmarks.gate.lockstep import DELIVERIES, lock_step, run_time_ns
+from benchmarks.fast_load.clients import RelayClient, Role
+from benchmarks.fast_load.closed_loop import Shape, connections, measure
+from benchmarks.fast_load.counting import CountingError
+from benchmarks.fast_load.lockstep import DELIVERIES, lock_step, run_time_ns
 from benchmarks.gate.metrics import MetricName
 from benchmarks.gate.trees import Tree
-from benchmarks.load import Shape, connections, measure
-from benchmarks.processes import Cores, Server, ServerError, running
-from benchmarks.room import PrivateChats, arrivals
+from benchmarks.rig.processes import Cores, Server, ServerError, running
+from benchmarks.throughput.beside_room import PrivateChats, arrivals
 
 Side: TypeAlias = Literal["base", "head"]
 
@@ -162,6 +162,3 @@ def _latency(server: Server, seconds: float) -> tuple[int, int]:
         finally:
             chats.close()
     return latency.p50_ns, latency.p99_ns
-
-
-__all__ = ["Run", "RunError", "Side", "command", "costs_ns", "named", "run_pair"]

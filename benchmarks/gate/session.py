@@ -18,13 +18,13 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.bootstrap import PAIRS_MIN, detectable, of_pairs, spread
-from benchmarks.gate import instructions
 from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
 from benchmarks.gate.runs import Run, Side, run_pair
 from benchmarks.gate.trees import Tree
-from benchmarks.processes import Cores, uninterrupted
+from benchmarks.rig import instructions
+from benchmarks.rig.processes import Cores, uninterrupted
+from benchmarks.rig.statistics import PAIRS_MIN, detectable, of_pairs, spread
 
 ROUND: Final[tuple[tuple[Side, Side], ...]] = (("base", "head"), ("head", "base"))
 ROUNDS_MIN: Final = 3
@@ -219,18 +219,3 @@ def _line(decisions: Sequence[Decision]) -> str:
         else f"{one.metric.name} too few pairs"
         for one in decisions
     )
-
-
-__all__ = [
-    "FULL",
-    "OTHERS_MAX",
-    "QUICK",
-    "ROUNDS_MIN",
-    "Collected",
-    "Plan",
-    "collect",
-    "disturbed",
-    "judge",
-    "pairs",
-    "usable",
-]

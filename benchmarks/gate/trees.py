@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.processes import uninterrupted
+from benchmarks.rig.processes import uninterrupted
 
 GIT_S_MAX: Final = 60.0
 _CHANGES_SHOWN: Final = 5
@@ -114,6 +114,3 @@ def _git(directory: Path, *arguments: str) -> str:
     if done.returncode:
         raise TreeError(f"git {arguments[0]}: {done.stderr.strip() or done.returncode}")
     return done.stdout.rstrip("\n")
-
-
-__all__ = ["Tree", "TreeError", "changes", "checked_out", "refuse_changes", "repository", "resolve"]

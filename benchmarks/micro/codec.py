@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgpack
 from websockets.speedups import apply_mask
 
-from benchmarks.counting import frame
+from benchmarks.fast_load.counting import frame
 from relay import framing, wire
 
 SEALED = b"\x01\x01" + random.Random(4).randbytes(254)

@@ -8,8 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from loadtests.recorder import Histogram, Recorder, series_name
-from loadtests.schedule import Bursts, Poisson, arrivals
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.recorder import Recorder
+from loadtests.measuring.series import series_name
+from loadtests.workload.arrivals import Bursts, Poisson, arrivals
 
 SAMPLES = 1024
 _HOUR_NS = 3_600 * 10**9

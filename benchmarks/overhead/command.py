@@ -18,9 +18,9 @@ from benchmarks.overhead.end_to_end import EndToEndError, Load, Point
 from benchmarks.overhead.operations import GroupCost, Operation, Setup
 from benchmarks.overhead.report import Overhead, render
 from benchmarks.overhead.schemes import SUITES
-from benchmarks.processes import ended_by_signal
-from loadtests.environment import commit, machine, python_version, versions
-from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
+from benchmarks.rig.processes import ended_by_signal
+from loadtests.results.environment import commit, machine, python_version, versions
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
 
 Part: TypeAlias = Literal["operations", "end-to-end"]
 PARTS: tuple[Part, ...] = ("operations", "end-to-end")
@@ -139,6 +139,3 @@ def _measure(wanted: Wanted) -> Overhead:
 
 def _say(line: str) -> None:
     print(f"relaymark bench overhead: {line}", file=sys.stderr, flush=True)
-
-
-__all__ = ["PARTS", "Part", "Wanted", "run"]

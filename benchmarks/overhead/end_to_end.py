@@ -18,9 +18,10 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from benchmarks.bootstrap import Interval, difference_of_pairs
-from benchmarks.processes import finish
-from loadtests.results import EXIT_INVALID, EXIT_OK, EXIT_TARGET, Result
+from benchmarks.rig.processes import finish
+from benchmarks.rig.statistics import Interval, difference_of_pairs
+from loadtests.results.exit_codes import EXIT_INVALID, EXIT_OK, EXIT_TARGET
+from loadtests.results.schema import Result
 
 Suite: TypeAlias = Literal["none", "sender-key"]
 
@@ -152,6 +153,3 @@ def added(points: Sequence[Point]) -> list[Added]:
                 )
             )
     return found
-
-
-__all__ = ["Added", "EndToEndError", "Load", "Point", "added", "measure"]

@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from benchmarks.overhead.schemes import Scheme, padded
-from loadtests.envelope import STAMP_BYTES
+from loadtests.sealing.envelope import STAMP_BYTES
 
 PAYLOADS: Final = (32, 256, 1024, 4096, 16_384, 65_000)
 """Bytes of the body. The largest is what fits a record of 64 KiB with every suite."""
@@ -168,6 +168,3 @@ def setup(scheme: Scheme, members: int) -> Setup:
         received_bytes=length * needed,
         made=made,
     )
-
-
-__all__ = ["GROUPS", "PAYLOADS", "GroupCost", "Operation", "Setup", "group", "operation", "setup"]

@@ -15,7 +15,7 @@ from nacl.bindings import crypto_box_keypair
 from nacl.utils import random as random_bytes
 
 from benchmarks.overhead.schemes import Ends, Joining, Scheme, padded
-from loadtests.envelope import STAMP_BYTES
+from loadtests.sealing.envelope import STAMP_BYTES
 
 vodozemac: Any
 try:

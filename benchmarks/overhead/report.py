@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from benchmarks.overhead.end_to_end import Added, Load, Point
 from benchmarks.overhead.operations import GROUP_PAYLOAD, MEMBERS_MADE_MAX, GroupCost, Operation, Setup
-from benchmarks.tables import markdown, plain
-from loadtests.environment import Machine
+from benchmarks.rig.tables import markdown, plain
+from loadtests.results.environment import Machine
 
 SCHEMA_VERSION = 1
 Lines: TypeAlias = list[list[str]]
@@ -134,6 +134,3 @@ def duration(ns: int) -> str:
 def size(count: int) -> str:
     """Return 4096 as `4 KiB`, and 65_000 as `65,000 B`."""
     return f"{count // 1024} KiB" if count >= 1024 and count % 1024 == 0 else f"{count:,} B"
-
-
-__all__ = ["Overhead", "render"]

@@ -20,7 +20,8 @@ from nacl.bindings import (
 from nacl.signing import SigningKey
 from nacl.utils import random as random_bytes
 
-from loadtests.envelope import STAMP_BYTES, Keyring, Kind, Suite
+from loadtests.sealing.envelope import STAMP_BYTES, Keyring, Suite
+from loadtests.sealing.records import Kind
 from relay.limits import SEALED_BYTES_MIN, padme_bytes
 
 KEY_BYTES: Final = 32

@@ -159,6 +159,3 @@ def _refused(asked: Event | None, code: int) -> Refused:
             return Refused(code, "publish", asked.id)
         case _:
             return Refused(code, "other", 0)
-
-
-__all__ = ["Centrifugo"]

@@ -265,23 +265,3 @@ class Handshake:
             raise HandshakeError(f"the target chose {chosen!r}, not {self._subprotocol or 'none'!r}")
         if "sec-websocket-extensions" in fields:
             raise HandshakeError("the target uses an extension that was not offered")
-
-
-__all__ = [
-    "BINARY",
-    "CLOSE",
-    "CONTINUATION",
-    "CONTROL_BYTES_MAX",
-    "Control",
-    "Fault",
-    "FrameReader",
-    "Handshake",
-    "HandshakeError",
-    "Item",
-    "MESSAGE_BYTES_MAX",
-    "PING",
-    "PONG",
-    "TEXT",
-    "client_frame",
-    "close_frame",
-]

@@ -189,6 +189,3 @@ def _length(data: bytes, position: int) -> tuple[int, int]:
         if not digit & 0x80:
             return length, position + number + 1
     return 0, -1 if len(data) >= position + 4 else 0
-
-
-__all__ = ["Mqtt"]

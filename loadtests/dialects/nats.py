@@ -169,6 +169,3 @@ def _refused(asked: Event | None) -> Refused:
             return Refused(0, "publish", asked.id)
         case _:
             return Refused(0, "other", 0)
-
-
-__all__ = ["Nats"]

@@ -105,6 +105,3 @@ class Nchan:
     def _check(self, stream: int) -> None:
         if not self._joined or stream != self._attach.stream:
             raise LookupError(f"stream {stream} is not subscribed")
-
-
-__all__ = ["Nchan"]

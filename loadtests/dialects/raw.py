@@ -101,6 +101,3 @@ class Raw:
             case _:
                 return False
         return True
-
-
-__all__ = ["Raw"]

@@ -201,6 +201,3 @@ def _value(data: bytes, position: int) -> tuple[Any, int] | None:
                 position = found[1]
             return values, position
     raise _Malformed(f"a value that begins with {form!r}")
-
-
-__all__ = ["Redis"]

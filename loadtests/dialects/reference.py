@@ -256,6 +256,3 @@ class Reference:
         if not self._closing:
             events.append(Reply(close_frame(code, self._random_bits(32))))
         events.append(Failed(text))
-
-
-__all__ = ["Reference"]

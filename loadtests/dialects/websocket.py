@@ -99,6 +99,3 @@ class WebSocket:
             if self._over:
                 break
         return items
-
-
-__all__ = ["PONG", "UPGRADED", "Item", "WebSocket"]

@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from loadtests.recorder import Histogram, series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
 from loadtests.report.tables import Table
 from loadtests.report.words import NONE, duration, kinds_of, main_kind, number, percent, size
-from loadtests.results import Rates, Result, Track, Usage
-from loadtests.validity import CPU_MAX
+from loadtests.results.schema import Rates, Result, Track, Usage
+from loadtests.results.validity import CPU_MAX
 
 POINTS_MAX: Final = 600
 """Points of a line: two a pixel on a phone, one on a desk."""
@@ -438,23 +439,3 @@ def _cell(values: Mapping[int, float], second: int, show: Callable[[float], str]
 def _main_first(result: Result) -> list[str]:
     main, kinds = main_kind(result), kinds_of(result)
     return [main, *(kind for kind in kinds if kind != main)] if main else kinds
-
-
-__all__ = [
-    "COLOURS",
-    "POINTS_MAX",
-    "Chart",
-    "Line",
-    "Buckets",
-    "View",
-    "bands",
-    "connection_percentiles",
-    "dash_of",
-    "delivery_percentiles",
-    "kind_percentiles",
-    "lag_percentiles",
-    "micros",
-    "percentile_chart",
-    "throughput",
-    "usage",
-]

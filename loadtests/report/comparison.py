@@ -7,7 +7,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from loadtests.recorder import Histogram, series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
 from loadtests.report.ratios import Ratio, of_runs, of_seconds
 from loadtests.report.tables import Table, Wrong, ledger_cells
 from loadtests.report.words import (
@@ -21,7 +22,7 @@ from loadtests.report.words import (
     size,
     verdict_of,
 )
-from loadtests.results import Result, Track, differences
+from loadtests.results.schema import Result, Track, differences
 
 _OWN_OPTIONS: Final = frozenset({"out", "run", "json", "metrics", "quiet", "round", "linger"})
 """Options that change nothing about what is measured."""
@@ -341,23 +342,3 @@ def promises(groups: Sequence[Group]) -> Table:
         else [],
         words=frozenset(range(len(names) + 1)),
     )
-
-
-__all__ = [
-    "METRICS",
-    "Group",
-    "Metric",
-    "Compared",
-    "factor",
-    "figures",
-    "group",
-    "ledgers",
-    "main_track",
-    "meaning",
-    "merged",
-    "obstacles",
-    "promises",
-    "ratio_table",
-    "sentences",
-    "verdicts",
-]

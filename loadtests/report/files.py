@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.report import html, junit, markdown
-from loadtests.results import Result, ResultsError, load, write_files
+from loadtests.results.files import ResultsError, load, write_files
+from loadtests.results.schema import Result
 
 NAME: Final = "report.html"
 """Of a run's report, in the run's folder."""
@@ -69,6 +70,3 @@ def default_output(paths: Sequence[Path]) -> Path:
     """Return where a report goes if nothing is said: to its run, or beside the first of several."""
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     return folder / NAME if len(paths) == 1 else folder.parent / "comparison.html"
-
-
-__all__ = ["FORMS", "NAME", "check_name", "default_output", "find", "read", "write"]

@@ -33,7 +33,7 @@ from loadtests.report.words import (
     percent,
     verdict_of,
 )
-from loadtests.results import Result
+from loadtests.results.schema import Result
 
 BYTES_MAX: Final = 1_000_000
 """A report stays below: it is sent by mail and opened on phones."""
@@ -515,6 +515,3 @@ def _page(title: str, under: str, head: str, sections: Sequence[str], drawn: _Ch
 
 def _asset(name: str) -> str:
     return _PAPER.joinpath(name).read_text(encoding="utf-8")
-
-
-__all__ = ["BYTES_MAX", "render"]

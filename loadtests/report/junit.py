@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from msgspec import Struct
 
-from loadtests.results import Result
+from loadtests.results.schema import Result
 
 
 class Case(Struct, frozen=True, kw_only=True):
@@ -85,6 +85,3 @@ def _legal(text: str) -> str:
         else "\ufffd"
         for character in text
     )
-
-
-__all__ = ["Case", "cases", "document", "render"]

@@ -9,7 +9,7 @@ from typing import Final
 from loadtests.report import comparison, tables
 from loadtests.report.tables import Table, Wrong
 from loadtests.report.words import Verdict, clock_sentence, headlines, verdict_of
-from loadtests.results import Result
+from loadtests.results.schema import Result
 
 _SIGNS: Final = {"good": "✅", "warn": "⚠️", "bad": "❌"}
 _MARKUP: Final = str.maketrans(
@@ -101,6 +101,3 @@ def _command(results: Sequence[Result]) -> str:
 
 def _text(text: str) -> str:
     return text.translate(_MARKUP)
-
-
-__all__ = ["render"]

@@ -9,7 +9,7 @@ from loadtests.report.charts import COLOURS, Buckets, Chart, Line, View, dash_of
 from loadtests.report.comparison import Group, main_track, merged
 from loadtests.report.tables import Table
 from loadtests.report.words import duration, main_kind, number
-from loadtests.results import Result, Track
+from loadtests.results.schema import Result, Track
 
 POINTS_MAX: Final = 200
 """Points of a line: there are many lines."""
@@ -115,6 +115,3 @@ def _run_lines(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> l
         for index, each in enumerate(groups)
         for _ in each.runs
     ]
-
-
-__all__ = ["POINTS_MAX", "over_time", "percentiles"]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from loadtests.recorder import series_name
+from loadtests.measuring.series import series_name
 from loadtests.report.charts import COLOURS
 from loadtests.report.comparison import Compared, factor
 from loadtests.report.tables import times
 from loadtests.report.words import duration, kinds_of
-from loadtests.results import Result, Summary
+from loadtests.results.schema import Result, Summary
 
 
 class Range(Struct, frozen=True, kw_only=True):
@@ -103,6 +103,3 @@ def ratios(compared: Sequence[Compared]) -> list[Range]:
             )
         )
     return rows
-
-
-__all__ = ["Range", "fanout", "glance", "ratios", "sealing"]

@@ -80,6 +80,3 @@ def of_seconds(base: Mapping[int, float], other: Mapping[int, float]) -> Ratio |
     indexes = (starts[:, :, None] + np.arange(BLOCK_SECONDS)).reshape(RESAMPLES, -1)[:, : logs.size]
     low, high = np.percentile(np.median(logs[indexes], axis=1), (2.5, 97.5))
     return Ratio(value=middle, low=exp(float(low)), high=exp(float(high)), unit="seconds")
-
-
-__all__ = ["BLOCK_SECONDS", "RESAMPLES", "SECONDS_MIN", "T_975", "Ratio", "Unit", "of_runs", "of_seconds"]

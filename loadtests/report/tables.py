@@ -7,9 +7,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from loadtests.recorder import parse_series_name
+from loadtests.measuring.series import parse_series_name
 from loadtests.report.words import NONE, WRONG_COLUMNS, duration, kinds_of, number, percent, size
-from loadtests.results import Ledger, Outcome, Result, Summary, Usage
+from loadtests.results.schema import Ledger, Outcome, Result, Summary, Usage
 
 
 class Wrong(str):
@@ -233,23 +233,3 @@ def environment(result: Result) -> Table:
         rows=[row for row in rows if row[1]],
         words=frozenset({0, 1}),
     )
-
-
-__all__ = [
-    "TITLES",
-    "Table",
-    "Wrong",
-    "attempts",
-    "counters",
-    "environment",
-    "latencies",
-    "ledger",
-    "ledger_cells",
-    "offered",
-    "processes",
-    "relay_costs",
-    "series",
-    "thresholds",
-    "times",
-    "workers",
-]

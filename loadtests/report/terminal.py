@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.recorder import Histogram, parse_series_name
-from loadtests.results import Attempts, Ledger, Result, Summary, Usage
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import parse_series_name
+from loadtests.results.schema import Attempts, Ledger, Result, Summary, Usage
 
 PLAIN_EVERY_NS: Final = 5_000_000_000
 """A line every five seconds where lines stay."""
@@ -310,6 +311,3 @@ def _three_digits(value: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
-
-
-__all__ = ["PLAIN_EVERY_NS", "Live", "Progress", "duration", "render_final"]

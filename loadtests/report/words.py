@@ -6,9 +6,10 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from loadtests.recorder import Histogram, parse_series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import parse_series_name
 from loadtests.report import terminal
-from loadtests.results import Ledger, Result
+from loadtests.results.schema import Ledger, Result
 
 NONE: Final = "\N{EN DASH}"
 """In place of a figure that there is not."""
@@ -180,22 +181,3 @@ def size(value: float) -> str:
         del units[0]
     text = f"{scaled:.0f}" if abs(scaled) >= 100 or units[0] == "B" else f"{scaled:.3g}"
     return f"{text}\N{NO-BREAK SPACE}{units[0]}"
-
-
-__all__ = [
-    "NONE",
-    "WRONG_COLUMNS",
-    "Tone",
-    "Verdict",
-    "clock_sentence",
-    "duration",
-    "headlines",
-    "kinds_of",
-    "ledger_total",
-    "main_histogram",
-    "main_kind",
-    "number",
-    "percent",
-    "size",
-    "verdict_of",
-]

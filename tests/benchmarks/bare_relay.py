@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from benchmarks.processes import Server
+from benchmarks.rig.processes import Server
 
 Copies = Callable[[int], int]
 """How many copies of the n-th delivery, from 1, are sent."""

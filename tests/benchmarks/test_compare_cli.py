@@ -16,10 +16,11 @@ import pytest
 
 from benchmarks.compare import cli, report, session
 from benchmarks.compare.targets import Target, all_targets, version_of
-from benchmarks.processes import Cores
-from benchmarks.tables import markdown, plain
+from benchmarks.rig.processes import Cores
+from benchmarks.rig.tables import markdown, plain
 from loadtests.report.comparison import group, verdicts
-from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET, load
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET
+from loadtests.results.files import load
 from tests.benchmarks.test_compare_ranking import turn
 
 

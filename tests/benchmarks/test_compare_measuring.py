@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.compare import links, pace, saturate
 from benchmarks.compare.workload import keyring
-from benchmarks.processes import choose_cores
+from benchmarks.rig.processes import choose_cores
 from loadtests.dialects.base import Attach, Dialect, Event
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.reference import Reference

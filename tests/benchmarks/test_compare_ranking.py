@@ -10,8 +10,8 @@ from benchmarks.compare.pace import Pace
 from benchmarks.compare.ranking import METRICS, in_words, merged, order, pairs, ratio, turns_of
 from benchmarks.compare.saturate import Saturation
 from benchmarks.compare.session import Turn
-from loadtests.ledger import Ledger
-from loadtests.recorder import Histogram
+from loadtests.accounting.ledger import Ledger
+from loadtests.measuring.histogram import Histogram
 
 THROUGHPUT = METRICS[0]
 

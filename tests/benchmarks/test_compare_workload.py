@@ -16,7 +16,7 @@ from benchmarks.compare.workload import (
     schedule,
     sequence,
 )
-from loadtests.envelope import Suite
+from loadtests.sealing.envelope import Suite
 
 
 def test_the_shares_are_whole_and_kept() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import counting
-from benchmarks.clients import FIRST_ID, BunClient, Client, NatsClient, Ready, RelayClient, Role, payloads
-from benchmarks.counting import CYCLE, Counter, CountingError, Unframed, frame, split_frame
+from benchmarks.fast_load import counting
+from benchmarks.fast_load.clients import FIRST_ID, BunClient, Client, NatsClient, Ready, RelayClient, Role, payloads
+from benchmarks.fast_load.counting import CYCLE, Counter, CountingError, Unframed, frame, split_frame
 from relay import wire
 
 HEAD = 41

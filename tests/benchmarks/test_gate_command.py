@@ -14,14 +14,15 @@ from test_gate_report import report
 from test_gate_trees import git, top, worktrees
 
 from benchmarks import cli
-from benchmarks.gate import command, instructions
-from benchmarks.gate.instructions import Callgrind, Perf
+from benchmarks.gate import command
 from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import load, save
 from benchmarks.gate.runs import RunError, costs_ns, run_pair
 from benchmarks.gate.session import FULL, QUICK, Collected, Plan
 from benchmarks.gate.trees import Tree
-from benchmarks.processes import Cores, choose_cores
+from benchmarks.rig import instructions
+from benchmarks.rig.instructions import Callgrind, Perf
+from benchmarks.rig.processes import Cores, choose_cores
 
 __all__ = ["top"]  # a fixture
 CHECKOUT = Path(__file__).parents[2]

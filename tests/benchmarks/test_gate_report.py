@@ -16,7 +16,7 @@ from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import NAMES, MetricName
 from benchmarks.gate.report import Commit, Report, ReportError, compare, judged, load, save
 from benchmarks.gate.runs import Run, Side
-from loadtests.environment import Machine
+from loadtests.results.environment import Machine
 
 MACHINE = Machine(
     system="Linux 6", architecture="x86_64", cpu="A processor", cpus=2, memory_bytes=8 << 30, fingerprint="f" * 16

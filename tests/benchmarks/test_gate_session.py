@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.gate import instructions, session
+from benchmarks.gate import session
 from benchmarks.gate.decide import Word, overall
 from benchmarks.gate.metrics import MetricName
 from benchmarks.gate.runs import Run, Side
 from benchmarks.gate.session import QUICK, Collected, Plan, collect, count_pairs, disturbed, judge, pairs
 from benchmarks.gate.trees import Tree
-from benchmarks.processes import Cores
+from benchmarks.rig import instructions
+from benchmarks.rig.processes import Cores
 
 BASE = Tree(ref="main", commit="a" * 40, directory=Path("base"))
 HEAD = Tree(ref="HEAD", commit="b" * 40, directory=Path("head"))

@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from benchmarks.gate import instructions
-from benchmarks.load import Shape
+from benchmarks.fast_load.closed_loop import Shape
 from benchmarks.metrics_overhead import (
     SCRAPE_NS_MAX,
     SERIES_MAX,
@@ -25,7 +24,8 @@ from benchmarks.metrics_overhead import (
     scrape_lines,
     series_of,
 )
-from benchmarks.processes import choose_cores
+from benchmarks.rig import instructions
+from benchmarks.rig.processes import choose_cores
 
 
 def rounds(*changes: float, others_cpu: float = 0.0) -> list[Round]:

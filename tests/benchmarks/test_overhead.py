@@ -14,10 +14,11 @@ from benchmarks.overhead import end_to_end, ratchets
 from benchmarks.overhead.end_to_end import Load, Point, added
 from benchmarks.overhead.operations import MEMBERS_MADE_MAX, PAYLOADS, group, operation, setup
 from benchmarks.overhead.schemes import SUITES, Scheme, padded
-from loadtests.envelope import STAMP_BYTES
-from loadtests.environment import machine
-from loadtests.recorder import Histogram, series_name
-from loadtests.results import Relay, Result, Summary, Target
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
+from loadtests.results.environment import machine
+from loadtests.results.schema import Relay, Result, Summary, Target
+from loadtests.sealing.envelope import STAMP_BYTES
 from relay.limits import SEALED_BYTES_MAX, padme_bytes
 
 KNOWN, MISSING = ratchets.installed()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import processes
-from benchmarks.processes import Cores, choose_cores, ended_by_signal, finish, running, stop, uninterrupted
+from benchmarks.rig import processes
+from benchmarks.rig.processes import Cores, choose_cores, ended_by_signal, finish, running, stop, uninterrupted
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 SERVES = (sys.executable, "-c", "import time; print('serving ws://127.0.0.1:9', flush=True); time.sleep(60)")

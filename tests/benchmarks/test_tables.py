@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.load import Measured
+from benchmarks.fast_load.closed_loop import Measured
 from benchmarks.relay_throughput import SHAPES
-from benchmarks.tables import GOALS, Row, goal_lines, load_bound, markdown, note, plain, ratio, shape_lines, thousands
-from benchmarks.targets import all_targets
+from benchmarks.rig.tables import (
+    GOALS,
+    Row,
+    goal_lines,
+    load_bound,
+    markdown,
+    note,
+    plain,
+    ratio,
+    shape_lines,
+    thousands,
+)
+from benchmarks.throughput.targets import all_targets
 
 
 def row(

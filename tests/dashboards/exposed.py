@@ -6,10 +6,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from loadtests.envelope import KIND_NAMES
-from loadtests.exporter import LoadtestCollector, Snapshot
-from loadtests.recorder import Histogram, series_name
-from loadtests.results import Kind
+from loadtests.control.exporter import LoadtestCollector, Snapshot
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
+from loadtests.results.schema import Kind
+from loadtests.sealing.records import KIND_NAMES
 from relay.metrics import RelayCollector
 from relay.store import MemoryStore
 from relay.transports.base import Relay

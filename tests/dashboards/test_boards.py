@@ -11,7 +11,7 @@ from exposed import loadtest_page, relay_page, sample_names
 from promql import BOARDS, annotation_expressions, load_board, metric_names, panel_expressions, panels, rules
 
 from dashboards import build
-from loadtests.validity import CPU_MAX
+from loadtests.results.validity import CPU_MAX
 from relay.limits import COMMIT_BATCH_BYTES_MAX
 
 ALL_PANELS = [

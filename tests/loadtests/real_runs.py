@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from loadtests.results import EXIT_INVALID, EXIT_OK, Result, load
-from loadtests.targets import ReferenceRelay
+from loadtests.results.exit_codes import EXIT_INVALID, EXIT_OK
+from loadtests.results.files import load
+from loadtests.results.schema import Result
+from loadtests.target.reference_relay import ReferenceRelay
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "loadtests" / "scenarios"

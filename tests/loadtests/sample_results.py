@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.environment import Machine
-from loadtests.recorder import Recorder, series_name
-from loadtests.results import (
+from loadtests.measuring.recorder import Recorder
+from loadtests.measuring.series import series_name
+from loadtests.results.environment import Machine
+from loadtests.results.schema import (
     Attempts,
     Event,
     Kind,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.clock import (
+from loadtests.measuring.clock import (
     DRIFT_PPM,
     EXCHANGES_MIN,
     WINDOW_MAX,
@@ -112,7 +112,7 @@ def test_errors_of_one_way_times() -> None:
 
 
 def test_the_clock_of_this_boot_is_the_same_in_every_process() -> None:
-    program = "from loadtests.clock import clock_id; print(clock_id())"
+    program = "from loadtests.measuring.clock import clock_id; print(clock_id())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) == clock_id() < 2**63
     assert clock_id(250_000_000) != clock_id()

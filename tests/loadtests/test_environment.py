@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import environment
+from loadtests.results import environment
 
 
 def git(directory: Path, *arguments: str) -> None:

@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sample_results import recorder, result
 
-from loadtests.envelope import KIND_NAMES
-from loadtests.exporter import (
+from loadtests.control.exporter import (
     DELIVERY_BOUNDS_NS,
     EVENTS_MAX,
     OTHER_BOUNDS_NS,
@@ -24,8 +23,10 @@ from loadtests.exporter import (
     parse_address,
     serve,
 )
-from loadtests.recorder import Histogram, series_name
-from loadtests.results import Kind
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
+from loadtests.results.schema import Kind
+from loadtests.sealing.records import KIND_NAMES
 
 IDENTITY = {"scenario": "evening-peak", "target": "reference", "run": "r1"}
 

@@ -14,7 +14,6 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from loadtests.dialects import frames
 from loadtests.dialects.frames import (
     BINARY,
     CLOSE,
@@ -201,8 +200,3 @@ def test_other_answers_say_what_is_wrong(answer: bytes, text: str) -> None:
     handshake = Handshake("h", "/", "relaymark.v1", random_bits)
     with pytest.raises(HandshakeError, match=text):
         handshake.feed(answer)
-
-
-def test_public_names() -> None:
-    assert set(frames.__all__) >= {"FrameReader", "Handshake", "client_frame", "close_frame"}
-    assert all(hasattr(frames, name) for name in frames.__all__)

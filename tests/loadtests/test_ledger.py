@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests import ledger as ledger_module
-from loadtests import tallies
-from loadtests.envelope import KIND_NAMES, Kind, Stamp
-from loadtests.ledger import LATE_NS, Ledger
-from loadtests.tallies import Finals, KindTotals, SentLog, Settlement, Totals
+from loadtests.accounting import settlement as tallies
+from loadtests.accounting.ledger import LATE_NS, Ledger
+from loadtests.accounting.settlement import Finals, KindTotals, SentLog, Settlement, Totals
+from loadtests.sealing.records import KIND_NAMES, Kind, Stamp
 
 STREAM = 7
 DURABLE_KINDS = (Kind.MESSAGE, Kind.RECEIPT_READ, Kind.TIP)
@@ -490,8 +489,3 @@ def test_a_forged_counter_costs_no_memory_and_is_found() -> None:
     account.record(1, stamp(1, 1, 2**32 - 2), 0)
     account.finished(1)
     assert "4294967294" in faulty(ledger)
-
-
-def test_public_names() -> None:
-    assert ledger_module.__all__ == ["Account", "LATE_NS", "Ledger"]
-    assert all(hasattr(tallies, name) for name in tallies.__all__)

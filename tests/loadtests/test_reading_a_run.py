@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtests.results import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_THRESHOLD, Ledger
-from loadtests.validity import Facts, WorkerFacts, check
+from loadtests.results.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_THRESHOLD
+from loadtests.results.schema import Ledger
+from loadtests.results.validity import Facts, WorkerFacts, check
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reading-a-run.md").read_text(encoding="utf-8")
 

@@ -16,11 +16,11 @@ import pytest
 from fault_proxy import DROP, HOLD, PASS, REPEAT, SWAP, FaultProxy, Sight
 from real_runs import finish, finished, locust, relaymark, result_in, serious, started_relay, sums
 
-from loadtests.environment import machine
-from loadtests.recorder import Histogram
-from loadtests.results import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_TARGET, EXIT_THRESHOLD
-from loadtests.targets import ReferenceRelay
-from loadtests.workload import SCENARIOS
+from loadtests.measuring.histogram import Histogram
+from loadtests.results.environment import machine
+from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_TARGET, EXIT_THRESHOLD
+from loadtests.target.reference_relay import ReferenceRelay
+from loadtests.workload.traffic import SCENARIOS
 
 pytestmark = pytest.mark.process
 

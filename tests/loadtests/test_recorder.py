@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.recorder import (
-    COUNTERS_MAX,
-    METRICS,
-    OPEN_SECONDS,
-    VALUE_NS_MAX,
-    Histogram,
-    HistoryRow,
-    Recorder,
-    interval_width_s,
-    parse_series_name,
-    series_name,
-    size_decade,
-)
+from loadtests.measuring.histogram import COUNTERS_MAX, VALUE_NS_MAX, Histogram
+from loadtests.measuring.recorder import OPEN_SECONDS, HistoryRow, Recorder, interval_width_s
+from loadtests.measuring.series import METRICS, parse_series_name, series_name, size_decade
 
 SECOND_NS = 1_000_000_000
 

@@ -7,7 +7,6 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +14,6 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from loadtests.dialects import base
 from loadtests.dialects.base import (
     Attach,
     Closed,
@@ -288,9 +286,3 @@ def test_golden_conversation() -> None:
     lines = golden_script(Reference("127.0.0.1:1", random_bits=lambda bits: 0x1234))
     got = [[who, what.hex() if isinstance(what, bytes) else what] for who, what in lines]
     assert got == golden["conversation"]
-
-
-def test_public_names() -> None:
-    assert all(hasattr(base, name) for name in base.__all__)
-    dialect: Dialect = Reference("h")
-    assert msgspec.structs.asdict(dialect.features)["numbers"] is True

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from sample_results import result
 
-from loadtests.recorder import Histogram, series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
 from loadtests.report import comparison
 from loadtests.report.ratios import SECONDS_MIN, Ratio, of_runs, of_seconds
-from loadtests.results import Kind, Ledger, Result, Summary, Target, Track
-from loadtests.validity import Finding
+from loadtests.results.schema import Kind, Ledger, Result, Summary, Target, Track
+from loadtests.results.validity import Finding
 
 MESSAGES = series_name("deliver", kind="message", basis="intended")
 

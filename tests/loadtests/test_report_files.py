@@ -10,8 +10,10 @@ from sample_results import SECOND_NS, result
 
 from loadtests.cli import report
 from loadtests.report import files, junit, markdown
-from loadtests.results import EXIT_CONFIGURATION, Outcome, Result, ResultsError, Target, write
-from loadtests.validity import Finding
+from loadtests.results.exit_codes import EXIT_CONFIGURATION
+from loadtests.results.files import ResultsError, write
+from loadtests.results.schema import Outcome, Result, Target
+from loadtests.results.validity import Finding
 
 SLOW = Outcome(threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms")
 HELD = Outcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from sample_results import KINDS, MACHINE, SECOND_NS, STARTED_NS, result
 
-from loadtests.recorder import METRICS, Histogram, Recorder, series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.recorder import Recorder
+from loadtests.measuring.series import METRICS, series_name
 from loadtests.report.html import BYTES_MAX, _ranges, render
 from loadtests.report.ranges import Range
 from loadtests.report.tables import TITLES
-from loadtests.results import (
+from loadtests.results.environment import Machine
+from loadtests.results.schema import (
     Attempts,
     Event,
     Kind,
     Ledger,
-    Machine,
     Outcome,
     Rates,
     Relay,
@@ -32,7 +34,7 @@ from loadtests.results import (
     summaries,
     tracks,
 )
-from loadtests.validity import Finding
+from loadtests.results.validity import Finding
 
 VOID = frozenset({"meta", "link", "input", "br"})
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"

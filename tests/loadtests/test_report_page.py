@@ -13,9 +13,10 @@ import pytest
 from chromium import Page
 from sample_results import result
 
-from loadtests.recorder import Histogram, series_name
+from loadtests.measuring.histogram import Histogram
+from loadtests.measuring.series import series_name
 from loadtests.report.html import render
-from loadtests.results import Event, Rates, Target, summaries
+from loadtests.results.schema import Event, Rates, Target, summaries
 
 pytestmark = [
     pytest.mark.process,

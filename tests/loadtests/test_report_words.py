@@ -6,8 +6,8 @@ import pytest
 from sample_results import result
 
 from loadtests.report.words import clock_sentence, duration, headlines, main_kind, number, percent, size, verdict_of
-from loadtests.results import Attempts, Kind, Ledger, Outcome
-from loadtests.validity import Finding
+from loadtests.results.schema import Attempts, Kind, Ledger, Outcome
+from loadtests.results.validity import Finding
 
 SLOW = Outcome(threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms")
 HELD = Outcome(threshold="deliver: p(50)<9ms", ok=True, observed=2e6, text="deliver: p(50)<9ms: met, 2 ms")

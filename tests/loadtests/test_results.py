@@ -14,26 +14,12 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from sample_results import MACHINE, SECOND_NS, STARTED_NS, recorder, result
 
-from loadtests.recorder import VALUE_NS_MAX, Histogram, Interval, Recorder
-from loadtests.results import (
-    EXIT_INTERRUPTED,
-    EXIT_INVALID,
-    EXIT_OK,
-    EXIT_THRESHOLD,
-    LOG_INTERVALS_MAX,
-    SCHEMA_VERSION,
-    Outcome,
-    Relay,
-    ResultsError,
-    Summary,
-    create_run_directory,
-    differences,
-    load,
-    tracks,
-    write,
-    write_files,
-)
-from loadtests.validity import Finding, Verdict
+from loadtests.measuring.histogram import VALUE_NS_MAX, Histogram
+from loadtests.measuring.recorder import Interval, Recorder
+from loadtests.results.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_THRESHOLD
+from loadtests.results.files import LOG_INTERVALS_MAX, ResultsError, create_run_directory, load, write, write_files
+from loadtests.results.schema import SCHEMA_VERSION, Outcome, Relay, Summary, differences, tracks
+from loadtests.results.validity import Finding, Verdict
 
 FAILED = Outcome(threshold="ack: max<1ms", ok=False, observed=2e6, text="")
 FINDING = Finding("ledger", "")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sample_results import KINDS, SECOND_NS, result
 
-from loadtests.recorder import Histogram
+from loadtests.measuring.histogram import Histogram
 from loadtests.report.terminal import PLAIN_EVERY_NS, Live, Progress, duration, render_final
-from loadtests.results import Kind, Ledger, Outcome, Result, Usage
-from loadtests.validity import Finding
+from loadtests.results.schema import Kind, Ledger, Outcome, Result, Usage
+from loadtests.results.validity import Finding
 
 
 def final(shown: Result, width: int = 80) -> str:

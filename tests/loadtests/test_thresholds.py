@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_results import KINDS, SECONDS, result
 
-from loadtests.recorder import METRICS
-from loadtests.results import Kind, Ledger
-from loadtests.thresholds import Threshold, ThresholdError, evaluate, parse
+from loadtests.measuring.series import METRICS
+from loadtests.results.schema import Kind, Ledger
+from loadtests.results.thresholds import Threshold, ThresholdError, evaluate, parse
 
 COLUMNS = ("expected", "delivered", "lost", "duplicated", "reordered", "late", "boundary", "superseded", "dropped")
 OPERATORS = ("<", "<=", ">", ">=", "==", "!=")

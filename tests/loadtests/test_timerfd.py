@@ -7,8 +7,8 @@ from time import monotonic_ns
 
 import pytest
 
-from loadtests import timerfd
-from loadtests.timerfd import TimerFd
+from loadtests.driver import timerfd
+from loadtests.driver.timerfd import TimerFd
 
 
 @pytest.fixture(params=["default", "libc"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from loadtests.validity import (
+from loadtests.results.validity import (
     CPU_MAX,
     LAG_P99_NS_MAX,
     LOOP_LAG_P99_NS_MAX,

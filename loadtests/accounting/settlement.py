@@ -1,0 +1,304 @@
+"""What workers tell the master of their ledgers, and the totals that follow. The theory is in loadtests/ledger.py.
+
+    SentLog     what senders sent: the kind of every record, one byte each. Merged at the master.
+    Finals      its short form, handed round: the last counter of every sender, and what was refused.
+    Settlement  what a worker's recipients got and missed, by interval. Merged at the master.
+    Totals      per kind, once the SentLog has told the kinds of what was missed.
+
+Merging is associative and commutative; all of them travel as MessagePack (they hold bytes).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from loadtests.sealing.records import KIND_NAMES
+
+FAULTS_MAX: Final = 20
+"""Sentences kept; more of them say no more."""
+
+Line: TypeAlias = tuple[int, bool]
+"""A stream, and whether it is its durable records or its states: their counters are apart."""
+Final_: TypeAlias = tuple[int, frozenset[int]]
+"""A sender's last counter in a line, and those of its counters that nobody is owed."""
+
+
+class SentLog:
+    """What was sent, by line and sender."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self) -> None:
+        self._lines: dict[Line, dict[int, tuple[bytearray, set[int]]]] = {}
+
+    def _entry(self, line: Line, sender: int) -> tuple[bytearray, set[int]]:
+        senders = self._lines.setdefault(line, {})
+        entry = senders.get(sender)
+        if entry is None:
+            entry = senders[sender] = (bytearray(), set())
+        return entry
+
+    def append(self, line: Line, sender: int, kind: int) -> int:
+        """Log one more record and return its counter, from 1."""
+        kinds = self._entry(line, sender)[0]
+        kinds.append(kind)
+        return len(kinds)
+
+    def refuse(self, line: Line, sender: int, counter: int) -> None:
+        """Nobody is owed this record: the relay did not take it, and it was given up."""
+        self._entry(line, sender)[1].add(counter)
+
+    def finals(self) -> Finals:
+        lines = {
+            line: {sender: (len(kinds), frozenset(refused)) for sender, (kinds, refused) in senders.items()}
+            for line, senders in self._lines.items()
+        }
+        return Finals(lines)
+
+    def kinds(self, line: Line, sender: int, first: int, last: int) -> Counter[int]:
+        """Return how many records of each kind the counters `first` to `last` are."""
+        kinds = self._lines.get(line, {}).get(sender, (b"", set()))[0]
+        return Counter(kinds[first - 1 : last])
+
+    def sent(self) -> Iterator[tuple[Line, int, Counter[int], Counter[int]]]:
+        """Yield line, sender, and per kind how many were sent (refused ones apart) and refused."""
+        for line, senders in self._lines.items():
+            for sender, (kinds, refused) in senders.items():
+                not_taken = Counter(kinds[counter - 1] for counter in refused)
+                yield line, sender, Counter(kinds) - not_taken, not_taken
+
+    def merge(self, other: SentLog) -> None:
+        """Add another worker's log. A sender is on one worker, so no entry can be in both."""
+        for line, senders in other._lines.items():
+            mine = self._lines.setdefault(line, {})
+            assert not mine.keys() & senders.keys(), "a sender logged on two workers"
+            mine.update(senders)
+
+    def to_wire(self) -> list[Any]:
+        return [
+            [*line, sender, bytes(kinds), sorted(refused)]
+            for line, senders in self._lines.items()
+            for sender, (kinds, refused) in senders.items()
+        ]
+
+    @classmethod
+    def from_wire(cls, wire: list[Any]) -> SentLog:
+        log = cls()
+        for stream, durable, sender, kinds, refused in wire:
+            log._lines.setdefault((stream, bool(durable)), {})[sender] = (bytearray(kinds), set(refused))
+        return log
+
+
+class Finals(msgspec.Struct, frozen=True):
+    """The last counter of every sender in every line, known to all workers at the end."""
+
+    lines: dict[Line, dict[int, Final_]]
+
+    def to_wire(self) -> list[Any]:
+        return [
+            [*line, sender, last, sorted(refused)]
+            for line, senders in self.lines.items()
+            for sender, (last, refused) in senders.items()
+        ]
+
+    @classmethod
+    def from_wire(cls, wire: list[Any]) -> Finals:
+        lines: dict[Line, dict[int, Final_]] = {}
+        for stream, durable, sender, last, refused in wire:
+            lines.setdefault((stream, bool(durable)), {})[sender] = (last, frozenset(refused))
+        return cls(lines)
+
+
+class Settlement:
+    """What one worker's recipients got, and what they did not, by interval of counters."""
+
+    __slots__ = (
+        "accounts",
+        "boundary",
+        "delivered",
+        "duplicated",
+        "faults",
+        "gaps",
+        "late",
+        "lost_unknown",
+        "misnumbered",
+        "missing",
+        "own",
+        "phantoms",
+        "reordered",
+    )
+
+    def __init__(self) -> None:
+        self.delivered: Counter[int] = Counter()
+        self.duplicated: Counter[int] = Counter()
+        self.reordered: Counter[int] = Counter()
+        self.late: Counter[int] = Counter()
+        """The four by kind."""
+        self.missing: Counter[tuple[int, bool, int, bool, int, int]] = Counter()
+        """(stream, durable, sender, tail, first, last) -> recipients. `tail`: nothing of the sender came after it."""
+        self.accounts: Counter[int] = Counter()
+        """stream -> recipients that had an account in it."""
+        self.own: set[tuple[int, int]] = set()
+        """(stream, recipient): those to whom their own records do not come back."""
+        self.boundary = 0
+        self.lost_unknown = 0
+        """Losses that only the relay's numbers show: what they were, no sender's counter tells."""
+        self.gaps = 0
+        """Numbers that the relay itself reported gone."""
+        self.misnumbered = 0
+        """Numbers that came again with another record."""
+        self.phantoms = 0
+        """Numbers missing for which no record is: the relay left them out."""
+        self.faults: set[str] = set()
+
+    def merge(self, other: Settlement) -> None:
+        """Add what another worker's recipients got."""
+        self.delivered += other.delivered
+        self.duplicated += other.duplicated
+        self.reordered += other.reordered
+        self.late += other.late
+        self.missing += other.missing
+        self.accounts += other.accounts
+        self.own |= other.own
+        self.boundary += other.boundary
+        self.lost_unknown += other.lost_unknown
+        self.gaps += other.gaps
+        self.misnumbered += other.misnumbered
+        self.phantoms += other.phantoms
+        # The smallest of all, so that the order of merging does not matter.
+        self.faults = set(sorted(self.faults | other.faults)[:FAULTS_MAX])
+
+    def to_wire(self) -> dict[str, Any]:
+        counters = {name: list(map(list, getattr(self, name).items())) for name in _BY_KIND}
+        return {
+            **counters,
+            "missing": [[*key, count] for key, count in self.missing.items()],
+            "accounts": list(map(list, self.accounts.items())),
+            "own": list(map(list, self.own)),
+            **{name: getattr(self, name) for name in _SUMS},
+            "faults": sorted(self.faults),
+        }
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Settlement:
+        new = cls()
+        for name in _BY_KIND:
+            setattr(new, name, Counter(dict(wire[name])))
+        for stream, durable, sender, tail, first, last, count in wire["missing"]:
+            new.missing[stream, bool(durable), sender, bool(tail), first, last] = count
+        new.accounts = Counter(dict(wire["accounts"]))
+        new.own = {(stream, recipient) for stream, recipient in wire["own"]}
+        for name in _SUMS:
+            setattr(new, name, wire[name])
+        new.faults = set(wire["faults"])
+        return new
+
+    def totals(self, log: SentLog) -> Totals:
+        """Return the totals per kind, with `log` merged from every worker."""
+        sent: Counter[int] = Counter()
+        refused: Counter[int] = Counter()
+        owed: Counter[int] = Counter()  # sent x recipients
+        for (stream, _), sender, taken, not_taken in log.sent():
+            recipients = self.accounts[stream] - ((stream, sender) in self.own)
+            sent += taken
+            refused += not_taken
+            owed += Counter({kind: count * recipients for kind, count in taken.items()})
+        lost: Counter[int] = Counter()
+        superseded: Counter[int] = Counter()
+        dropped: Counter[int] = Counter()
+        for (stream, durable, sender, tail, first, last), recipients in self.missing.items():
+            target = lost if durable else dropped if tail else superseded
+            for kind, count in log.kinds((stream, durable), sender, first, last).items():
+                target[kind] += count * recipients
+        by_kind = (sent, refused, lost, superseded, dropped, self.delivered, self.duplicated, self.reordered, self.late)
+        kinds: dict[str, KindTotals] = {}
+        for kind in sorted({kind for counter in by_kind for kind in counter}):
+            expected = self.delivered[kind] + lost[kind] + superseded[kind] + dropped[kind]
+            kinds[KIND_NAMES[kind]] = KindTotals(
+                sent=sent[kind],
+                refused=refused[kind],
+                expected=expected,
+                delivered=self.delivered[kind],
+                lost=lost[kind],
+                duplicated=self.duplicated[kind],
+                reordered=self.reordered[kind],
+                late=self.late[kind],
+                superseded=superseded[kind],
+                dropped=dropped[kind],
+                boundary=owed[kind] - expected,
+            )
+        if self.lost_unknown:
+            kinds[KIND_NAMES[0]] = KindTotals(expected=self.lost_unknown, lost=self.lost_unknown)
+        # Two ways to the same figure: sent x recipients from the senders' side, everything else from the recipients'.
+        accounted = sum((lost + superseded + dropped + self.delivered).values()) + self.boundary + self.lost_unknown
+        faults = sorted(self.faults)
+        if sum(owed.values()) != accounted:
+            faults.append(f"{sum(owed.values())} records x recipients were sent, {accounted} are accounted for")
+        return Totals(
+            kinds=kinds,
+            boundary=self.boundary,
+            gaps=self.gaps,
+            misnumbered=self.misnumbered,
+            phantoms=self.phantoms,
+            faults=faults,
+        )
+
+
+_BY_KIND: Final = ("delivered", "duplicated", "reordered", "late")
+_SUMS: Final = ("boundary", "lost_unknown", "gaps", "misnumbered", "phantoms")
+
+
+class KindTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind's row. All but `sent` and `refused` count records x recipients.
+
+    durable: expected = delivered + lost; states: expected = delivered + superseded + dropped. `reordered` and `late` are
+    among the delivered; `duplicated` are further copies; `boundary` was sent, but not while the recipient was provably
+    a member.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    expected: int = 0
+    delivered: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    late: int = 0
+    superseded: int = 0
+    dropped: int = 0
+    boundary: int = 0
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger of a run, for the result and the verdict. `kinds` by name; `unknown` are losses of no known kind.
+
+    Where `unknown` has losses, as many of the kinds' `boundary` are those; the `boundary` here is without them.
+    """
+
+    kinds: dict[str, KindTotals]
+    boundary: int
+    gaps: int
+    misnumbered: int
+    phantoms: int
+    faults: list[str]
+
+    @property
+    def reconciled(self) -> bool:
+        """Whether every record is accounted for with every recipient."""
+        return not self.faults
+
+    @property
+    def lost(self) -> int:
+        return sum(kind.lost for kind in self.kinds.values())
+
+    @property
+    def duplicated(self) -> int:
+        return sum(kind.duplicated for kind in self.kinds.values())
+
+    @property
+    def delivered(self) -> int:
+        return sum(kind.delivered for kind in self.kinds.values())

@@ -1,0 +1,174 @@
+"""One worker process in a run: turns the master's messages into phases of its crowd, and reports once a second.
+
+Messages travel through Locust's own; a lone process (`locust -f` without workers) sends them to itself.
+
+    master -> worker   relaymark.go, relaymark.clocks, relaymark.stop, relaymark.drain
+    worker -> master   relaymark.report (once a second), relaymark.quiet, relaymark.settled
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic_ns
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+
+from loadtests.accounting.settlement import Finals
+from loadtests.driver.population import Crowd
+from loadtests.measuring.clock import clock_id
+from loadtests.measuring.histogram import Histogram
+from loadtests.settings import Settings
+
+GO: Final = "relaymark.go"
+CLOCKS: Final = "relaymark.clocks"
+STOP: Final = "relaymark.stop"
+DRAIN: Final = "relaymark.drain"
+REPORT: Final = "relaymark.report"
+QUIET: Final = "relaymark.quiet"
+SETTLED: Final = "relaymark.settled"
+
+REPORT_S: Final = 1.0
+POLL_S: Final = 0.02
+YIELD_S: Final = 0.001
+LATE_S: Final = 1.0
+"""After the drain time: what still comes in this time is late, what does not is lost."""
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The crowd of this process, in the hands of the master."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ordinal: int,
+        workers: int,
+        send: Callable[[str, dict[str, Any]], None],
+        on_fold: Callable[[str, Histogram], None],
+    ) -> None:
+        """`ordinal`: which of the `workers` this is; `on_fold` gets each second's histograms, by series."""
+        self._settings = settings
+        self._workers = workers
+        self._send = send
+        self._on_fold = on_fold
+        self._changed = Event()
+        self.crowd = Crowd(settings, worker=ordinal, on_entered=self._entered)
+        self._clock_id = clock_id(self.crowd.shift_ns)
+        self._free = iter(range(ordinal, settings.participants, workers))
+        self._greenlets: list[Any] = []
+        self._ending = False
+
+    def open(self) -> None:
+        self.crowd.open()
+        self._greenlets.append(gevent.spawn(self._report_for_ever))
+
+    # -- Locust's users ------------------------------------------------------------------------------
+
+    def user_starts(self) -> int | None:
+        """Return the participant that a new Locust user is, None if the plan has no more of them here."""
+        index = next(self._free, None)
+        if index is None:
+            _log.warning("more users than the plan has participants: this one stays idle")
+        else:
+            self.crowd.enter(index)
+        return index
+
+    def user_stops(self, index: int) -> None:
+        if not self._ending:
+            self.crowd.leave(index)
+
+    def _entered(self) -> None:
+        self._changed.set()
+
+    # -- messages from the master --------------------------------------------------------------------
+
+    def go(self, data: Mapping[str, Any]) -> None:
+        self.crowd.go(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
+        self.clocks(data)
+
+    def clocks(self, data: Mapping[str, Any]) -> None:
+        self.crowd.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
+
+    def stop(self, data: Mapping[str, Any]) -> None:
+        """The load is over, or was cut short: finish what is under way, then say so."""
+        # Otherwise the crowd stops by itself, behind all that was due: a late worker must not skip what it is late with.
+        if data["cut"]:
+            self.crowd.stop()
+        if not self._ending:
+            self._ending = True
+            self._greenlets.append(gevent.spawn(self._become_quiet))
+
+    def drain(self, data: Mapping[str, Any]) -> None:
+        self._greenlets.append(gevent.spawn(self._settle, Finals.from_wire(data["finals"])))
+
+    def _become_quiet(self) -> None:
+        _wait_for(lambda: self.crowd.silent, self._settings.drain_s)
+        self._send(QUIET, {"sent": self.crowd.fall_quiet().to_wire()})
+
+    def _settle(self, finals: Finals) -> None:
+        crowd = self.crowd
+        crowd.drain()
+        if not _wait_for(lambda: crowd.gone, self._settings.drain_s):
+            crowd.late_from_now()
+            _wait_for(lambda: crowd.gone, LATE_S)
+        settlement = crowd.settle(finals)
+        self._report()
+        self._send(SETTLED, {"settlement": settlement, "comings": crowd.comings()})
+
+    # -- reports -------------------------------------------------------------------------------------
+
+    def _report_for_ever(self) -> None:
+        while True:
+            if self.crowd.started:
+                gevent.sleep(REPORT_S)
+            else:
+                # While people join, the master wants to know at once that the last one has.
+                self._changed.wait(REPORT_S)
+                self._changed.clear()
+                gevent.sleep(POLL_S)
+            if not self.crowd.over:
+                self._report()
+
+    def _report(self) -> None:
+        recorder = self.crowd.recorder
+        now_ns = monotonic_ns()
+        # What came in the last second belongs to the second that it came in.
+        second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.crowd.started else 0
+        folded = recorder.fold(now_ns)
+        intervals = {}
+        for name, histogram in folded.items():
+            # The swarm has its turn after each, so that nothing waits for all of this. A sleep of 0 would not do: gevent
+            # runs what is ready for five milliseconds before it looks at sockets again.
+            gevent.sleep(YIELD_S)
+            intervals[name] = histogram.to_wire()
+            self._on_fold(name, histogram)
+        self._send(
+            REPORT,
+            {
+                "second": second,
+                "intervals": intervals,
+                "fanout": self.crowd.fanout.take(),
+                "clock_id": self._clock_id,
+                "status": self.crowd.status(),
+            },
+        )
+
+    def close(self) -> None:
+        self._ending = True
+        gevent.killall(self._greenlets, block=False)
+        self.crowd.close()
+
+
+def _wait_for(done: Callable[[], bool], patience_s: float) -> bool:
+    """Return whether `done` came true in time."""
+    end_ns = monotonic_ns() + int(patience_s * 1e9)
+    while not done():
+        if monotonic_ns() > end_ns:
+            return False
+        gevent.sleep(POLL_S)
+    return True

@@ -1,0 +1,86 @@
+"""The floor of the rig: round trips to the relay's /echo by the same swarm, on the same core, before the load.
+
+What a message takes beyond half of this is the relay's doing; what it takes up to this, any relay would show here.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from time import monotonic_ns
+from typing import Final
+
+import gevent
+from gevent.event import Event
+
+from loadtests.address import Address
+from loadtests.dialects.frames import FrameReader, Handshake, HandshakeError, client_frame
+from loadtests.driver.event_loop import Connection, Swarm
+from loadtests.measuring.histogram import Histogram
+
+CONNECTIONS: Final = 8
+ROUNDS: Final = 100
+PACE_NS: Final = 5_000_000
+"""Of each connection: an idle rig, as the floor is what an unloaded one takes."""
+PAYLOAD: Final = bytes(256)
+"""As a small sealed record."""
+PATIENCE_S: Final = 5.0
+
+
+class _Pinger:
+    """One connection that sends a frame, waits for it, and sends the next when its time has come."""
+
+    def __init__(self, swarm: Swarm, address: Address, histogram: Histogram, done: Event) -> None:
+        self._swarm = swarm
+        self._shake = Handshake(f"{address.host}:{address.port}", "/echo", None, random.getrandbits)
+        self._reader: FrameReader | None = None
+        self._histogram = histogram
+        self.done = done
+        self._sent_ns = 0
+        self._left = ROUNDS
+        self.connection: Connection = swarm.connect(self, address.numeric())
+
+    def connected(self, now_ns: int) -> None:
+        self.connection.send(self._shake.request)
+
+    def received(self, data: bytes, now_ns: int) -> None:
+        if self._reader is None:
+            try:
+                rest = self._shake.feed(data)
+            except HandshakeError:
+                self.done.set()
+                return
+            if rest is None:
+                return
+            self._reader = FrameReader()
+            data = rest
+            self._ping(0, now_ns)
+        for item in self._reader.feed(data) if data else ():
+            if isinstance(item, bytes):
+                self._histogram.record(now_ns - self._sent_ns)
+                self._left -= 1
+                if not self._left:
+                    self.done.set()
+                    return
+                self._swarm.at(self._sent_ns + PACE_NS, self._ping)
+
+    def _ping(self, _due_ns: int, _now_ns: int) -> None:
+        frame = client_frame(PAYLOAD, random.getrandbits(32))
+        self._sent_ns = monotonic_ns()
+        self.connection.send(frame)
+
+    def closed(self, reason: str, now_ns: int) -> None:
+        self.done.set()
+
+
+def calibrate(address: Address, context: ssl.SSLContext | None) -> Histogram | None:
+    """Return the round trips to the target's /echo in ns; None where it has none. Call inside gevent."""
+    swarm = Swarm(tls=context, server_name=address.host if context else None)
+    swarm.start()
+    histogram = Histogram()
+    pingers = [_Pinger(swarm, address, histogram, Event()) for _ in range(CONNECTIONS)]
+    with gevent.Timeout(PATIENCE_S, False):
+        for pinger in pingers:
+            pinger.done.wait()
+    swarm.stop()
+    return histogram if histogram.count else None

@@ -1,0 +1,83 @@
+"""Addresses, and a relay as a child process that starts, is observed and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from loadtests.address import Address, TargetError, client_context, parse_url
+from loadtests.target.probe import probe
+from loadtests.target.reference_relay import ReferenceRelay
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://127.0.0.1:8765", Address(host="127.0.0.1", port=8765, tls=False)),
+        ("wss://relay.example/chat", Address(host="relay.example", port=443, tls=True, path="/chat")),
+        ("ws://[::1]:9/", Address(host="::1", port=9, tls=False)),
+        ("ws://host", Address(host="host", port=80, tls=False)),
+    ],
+)
+def test_addresses_are_read(url: str, address: Address) -> None:
+    assert parse_url(url) == address
+    assert parse_url(address.url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:80",
+        "http://x",
+        "ws://",
+        "ws://x:port",
+        "ws://x:70000",
+        "ws://me:secret@x",
+        "ws://x/?y=1",
+        "ws://x/#y",
+    ],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is no address|no valid port|no user, query or fragment"):
+        parse_url(url)
+
+
+@pytest.mark.process
+def test_a_relay_is_started_observed_and_stopped(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    relay = ReferenceRelay(tmp_path, tls=True, cores={core})
+    address = relay.start()
+    assert address.tls
+    assert os.sched_getaffinity(relay.pid) == {core}
+    probe(address, client_context(None, own=True))
+    usage = relay.usage()
+    assert usage is not None
+    assert usage.rss_bytes > 1_000_000
+    assert relay.statistics()["relay_accepted_total"] >= 1
+    assert relay.stop() == 0
+    assert relay.usage() is None
+    assert relay.statistics() == {}
+
+
+@pytest.mark.process
+def test_a_relay_that_stands_still_is_stopped_all_the_same(tmp_path: Path) -> None:
+    relay = ReferenceRelay(tmp_path)
+    relay.start()
+    os.kill(relay.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert relay.stop() == 0
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.process
+def test_a_relay_that_does_not_start_leaves_its_last_words(tmp_path: Path) -> None:
+    relay = ReferenceRelay(tmp_path, store="sqlite:/no/such/folder/relay.sqlite")
+    with pytest.raises(TargetError, match="ended with code 104") as error:
+        relay.start()
+    assert "/no/such/folder" in str(error.value)
+    assert relay.exit_code() == 104
