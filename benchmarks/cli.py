@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from benchmarks.gate.metrics import NAMES, MetricName
 from benchmarks.overhead.command import Part
+from relaymark import child_module
 
 _Flag = Parameter(negative=())
 
@@ -132,7 +133,7 @@ def micro(
     if problem:
         print(f"relaymark bench micro: {problem}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    command = [sys.executable, "-m", "benchmarks.micro", "--only", only, "--inherit-environ", "TMPDIR"]
+    command = child_module("benchmarks.micro", "--only", only, "--inherit-environ", "TMPDIR")
     command += ["--fast"] * fast + (["--output", str(output)] if output else []) + (pyperf or [])
     try:
         # An interrupted pyperf kills its workers, which leave their databases behind: in a directory of ours.

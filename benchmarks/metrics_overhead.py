@@ -218,9 +218,9 @@ def _scraper(port: int, cores: Cores) -> Iterator[Callable[[], AbstractContextMa
 
     What it gives starts a scrape within a block, and waits for its end.
     """
-    program = f"from benchmarks.metrics_overhead import scrape_on_demand; scrape_on_demand({port})"
+    program = f"import relaymark; from benchmarks.metrics_overhead import scrape_on_demand; scrape_on_demand({port})"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
     )
     assert process.stdin is not None
     assert process.stdout is not None

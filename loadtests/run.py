@@ -49,6 +49,7 @@ from loadtests.target.calibration import calibrate
 from loadtests.target.probe import probe
 from loadtests.target.reference_relay import ReferenceRelay
 from loadtests.workload.traffic import Workload
+from relaymark import child_module
 
 WORKERS_S_MAX: Final = 60.0
 """For the worker processes to start and report."""
@@ -248,7 +249,7 @@ class _Session:
         self._stack.callback(self._stop_workers)
         port = environment.runner.server.port
         file = scenario_file(self._plan.settings.scenario)
-        command = [sys.executable, "-m", "locust", "-f", str(file), "--worker", "--master-host", "127.0.0.1"]
+        command = child_module("locust", "-f", str(file), "--worker", "--master-host", "127.0.0.1")
         command += ["--master-port", str(port)]
         for number in range(self._workers):
             with (self.folder / f"worker-{number + 1}.log").open("wb") as log:

@@ -9,6 +9,7 @@ from typing import Final
 import pyperf
 
 from benchmarks.micro import codec, hub, load, stores
+from relaymark import child_module
 
 Make = Callable[[], Callable[[], object]]
 BENCHMARKS: Final[dict[str, tuple[Make, int]]] = {
@@ -47,7 +48,7 @@ def _timed(loops: int, make: Make) -> float:
 
 def main() -> None:
     """Hand the list to pyperf, which starts this module again for its worker processes."""
-    runner = pyperf.Runner(program_args=("-m", "benchmarks.micro"), add_cmdline_args=_pass_only)
+    runner = pyperf.Runner(program_args=tuple(child_module("benchmarks.micro")[1:]), add_cmdline_args=_pass_only)
     runner.argparser.description = "Time the parts of the relay and of the load."
     runner.argparser.add_argument("--only", metavar="TEXT", default="", help="benchmarks whose name has this in it")
     only = runner.parse_args().only

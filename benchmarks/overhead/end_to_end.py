@@ -8,7 +8,6 @@ at the same times. Differences are taken within rounds.
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from benchmarks.rig.processes import finish
 from benchmarks.rig.statistics import Interval, difference_of_pairs
 from loadtests.results.exit_codes import EXIT_INVALID, EXIT_OK, EXIT_TARGET
 from loadtests.results.schema import Result
+from relaymark import child
 
 Suite: TypeAlias = Literal["none", "sender-key"]
 
@@ -91,8 +91,7 @@ def measure(load: Load, points: list[Point], say: Callable[[str], None]) -> None
 
 
 def _run(load: Load, seed: int, suite: Suite, tls: bool, directory: Path) -> Result:
-    start = "from relay.cli import main; main()"
-    command = [sys.executable, "-c", start, "run", load.scenario, "--participants", str(load.participants)]
+    command = child("run", load.scenario, "--participants", str(load.participants))
     command += ["--duration", f"{load.duration_s:g}s", "--seed", str(seed), "--suite", suite, *(["--tls"] * tls)]
     command += ["--json", "--quiet", "--out", str(directory)]
     try:

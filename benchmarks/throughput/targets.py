@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.fast_load.clients import BunClient, Client, NatsClient, RelayClient
 from benchmarks.peers import bun, nats
 from benchmarks.rig.processes import Cores, Server, running
+from relaymark import child
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,7 @@ class Target:
 def relay_command(store: str, transport: str, directory: Path) -> list[str]:
     """Return what starts the reference relay; `store`: memory or sqlite."""
     place = f"sqlite:{directory / 'relay.db'}" if store == "sqlite" else "memory"
-    start = "from relay.cli import main; main()"
-    return [
-        *(sys.executable, "-c", start, "serve"),
-        *("--listen", "127.0.0.1:0", "--store", place, "--transport", transport),
-    ]
+    return child("serve", "--listen", "127.0.0.1:0", "--store", place, "--transport", transport)
 
 
 def all_targets() -> dict[str, Target]:

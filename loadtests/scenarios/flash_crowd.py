@@ -4,6 +4,7 @@ locust -f loadtests/scenarios/flash_crowd.py --headless --host ws://127.0.0.1:87
 python loadtests/scenarios/flash_crowd.py --help        # every option, Locust's and the scenario's
 """
 
+import relaymark  # noqa: F401  # our packages, whatever the working folder holds
 from loadtests.plugin import main, scenario
 
 Participant = scenario("flash-crowd")

@@ -4,6 +4,7 @@ locust -f loadtests/scenarios/media.py --headless --host ws://127.0.0.1:8765 -u 
 python loadtests/scenarios/media.py --help        # every option, Locust's and the scenario's
 """
 
+import relaymark  # noqa: F401  # our packages, whatever the working folder holds
 from loadtests.plugin import main, scenario
 
 Participant = scenario("media")

@@ -4,6 +4,7 @@ locust -f loadtests/scenarios/private_chat.py --headless --host ws://127.0.0.1:8
 python loadtests/scenarios/private_chat.py --help        # every option, Locust's and the scenario's
 """
 
+import relaymark  # noqa: F401  # our packages, whatever the working folder holds
 from loadtests.plugin import main, scenario
 
 Participant = scenario("private-chat")

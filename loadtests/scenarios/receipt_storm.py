@@ -4,6 +4,7 @@ locust -f loadtests/scenarios/receipt_storm.py --headless --host ws://127.0.0.1:
 python loadtests/scenarios/receipt_storm.py --help        # every option, Locust's and the scenario's
 """
 
+import relaymark  # noqa: F401  # our packages, whatever the working folder holds
 from loadtests.plugin import main, scenario
 
 Participant = scenario("receipt-storm")

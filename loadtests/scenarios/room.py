@@ -4,6 +4,7 @@ locust -f loadtests/scenarios/room.py --headless --host ws://127.0.0.1:8765 -u 1
 python loadtests/scenarios/room.py --help        # every option, Locust's and the scenario's
 """
 
+import relaymark  # noqa: F401  # our packages, whatever the working folder holds
 from loadtests.plugin import main, scenario
 
 Participant = scenario("room")

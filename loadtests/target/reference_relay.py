@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.address import CERTIFICATE, CERTIFICATE_KEY, PROBE_S_MAX, Address, TargetError, parse_url
+from relaymark import child
 
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 12.0
@@ -66,7 +66,7 @@ class ReferenceRelay:
         """The log goes to relay.log in `folder`; `cores`: the process stays on these."""
         self.log = folder / "relay.log"
         self.metrics = ""
-        self.command = [sys.executable, "-m", "relay.cli", "serve", "--listen", "127.0.0.1:0", "--echo"]
+        self.command = child("serve", "--listen", "127.0.0.1:0", "--echo")
         self.command += ["--store", store, "--transport", transport, "--metrics", "127.0.0.1:0"]
         if tls:
             self.command += ["--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE_KEY)]
