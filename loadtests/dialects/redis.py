@@ -28,23 +28,13 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
+from loadtests.dialects.resp import ErrorReply, Malformed, parse
 
 _HELLO: Final = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 _MESSAGE: Final = b">3\r\n$7\r\nmessage\r\n$16\r\n"
 _TOPIC_AT: Final = len(_MESSAGE)
 _LENGTH_AT: Final = _TOPIC_AT + 16 + 3
-_BYTES_MAX: Final = 4_194_304
-
-
-class _Error(str):
-    """An error's text, told apart from other strings."""
-
-    __slots__ = ()
-
-
-class _Malformed(Exception):
-    """Not RESP3."""
 
 
 class Redis:
@@ -112,34 +102,34 @@ class Redis:
                             events.append((stream, None, None, data[start:stop]))
                             position = stop + 2
                             continue
-                found = _value(data, position)
+                found = parse(data, position)
                 if found is None:
                     break
                 self._take(found[0], data[position : position + 1], events)
                 position = found[1]
-        except (_Malformed, ValueError, LookupError, RecursionError) as error:
+        except (Malformed, ValueError, LookupError, RecursionError) as error:
             self._over = True
             events.append(Failed(f"the relay does not speak RESP3: {error}"))
         self._rest = data[position:]
         return events
 
     def _take(self, value: Any, form: bytes, events: list[Event]) -> None:
-        """Append what one answer or push means. Raises _Malformed, ValueError, LookupError for what was not asked for."""
+        """Append what one answer or push means. Raises Malformed, ValueError, LookupError for what was not asked for."""
         if form == b">":
             if value[0] == b"message":
                 _, topic, sealed = value
                 if not (isinstance(topic, bytes) and isinstance(sealed, bytes)):
-                    raise _Malformed(f"a message of {sealed!r:.80} to {topic!r:.80}")
+                    raise Malformed(f"a message of {sealed!r:.80} to {topic!r:.80}")
                 events.append((self._streams[topic], None, None, sealed))
                 return
             if value[0] not in (b"subscribe", b"unsubscribe"):
-                raise _Malformed(f"push {value[0]!r}")
+                raise Malformed(f"push {value[0]!r}")
         if not self._pending:
-            raise _Malformed(f"it answered {value!r:.80} though nothing was asked")
+            raise Malformed(f"it answered {value!r:.80} though nothing was asked")
         event = self._pending.popleft()
-        if isinstance(value, _Error):
+        if isinstance(value, ErrorReply):
             if not self._ready:
-                raise _Malformed(value)
+                raise Malformed(value)
             events.append(_refused(event))
             return
         self._ready = True
@@ -158,46 +148,3 @@ def _refused(asked: Event | None) -> Refused:
             return Refused(0, "publish", asked.id)
         case _:
             return Refused(0, "other", 0)
-
-
-def _value(data: bytes, position: int) -> tuple[Any, int] | None:
-    """Return the value at `position` and where it ends; None if it is cut short.
-
-    Raises _Malformed, ValueError, RecursionError.
-    """
-    stop = data.find(b"\r\n", position)
-    if stop < 0:
-        if len(data) - position > _BYTES_MAX:
-            raise _Malformed("a line without an end")
-        return None
-    form, line, position = data[position : position + 1], data[position + 1 : stop], stop + 2
-    match form:
-        case b"+" | b"," | b"(":
-            return line, position
-        case b"-":
-            return _Error(line.decode("latin-1")), position
-        case b":":
-            return int(line), position
-        case b"_":
-            return None, position
-        case b"#":
-            return line == b"t", position
-        case b"$" | b"=" | b"!":
-            length = int(line)
-            if not -1 <= length <= _BYTES_MAX:
-                raise _Malformed(f"a string of {length} bytes")
-            if length < 0:
-                return None, position
-            end = position + length + 2
-            content = data[position : end - 2]
-            return (_Error(content.decode("latin-1")) if form == b"!" else content, end) if end <= len(data) else None
-        case b"*" | b">" | b"~" | b"%":
-            values = []
-            for _ in range(int(line) * (2 if form == b"%" else 1)):
-                found = _value(data, position)
-                if found is None:
-                    return None
-                values.append(found[0])
-                position = found[1]
-            return values, position
-    raise _Malformed(f"a value that begins with {form!r}")

@@ -17,9 +17,12 @@ from loadtests.dialects.nats import Nats
 from loadtests.dialects.nchan import Nchan
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.redis import Redis
+from loadtests.dialects.redis_streams import RedisStreams
 from loadtests.dialects.reference import Reference
 from relay import wire
 from tests.contracts.over_websocket import OverWebSocket
+from tests.contracts.scripted_redis import RedisServer
+from tests.contracts.scripted_redis_streams import RedisStreamsServer
 
 LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
 
@@ -157,48 +160,6 @@ class CentrifugoServer(OverWebSocket):
         return json.dumps({"push": push}).encode() + b"\n{}"
 
 
-class RedisServer:
-    def __init__(self) -> None:
-        self.buffered = b""
-
-    def hear(self, data: bytes) -> bytes:
-        self.buffered += data
-        answers = b""
-        while (command := self._command()) is not None:
-            match command:
-                case [b"HELLO", b"3"]:
-                    answers += b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*1\r\n_\r\n"
-                case [b"SUBSCRIBE" | b"UNSUBSCRIBE" as verb, topic]:
-                    answers += b">3\r\n$%d\r\n%b\r\n$16\r\n%b\r\n:1\r\n" % (len(verb), verb.lower(), topic)
-                case [b"PUBLISH", _, _]:
-                    answers += b":2\r\n"
-                case [b"PING"]:
-                    answers += b"+PONG\r\n"
-                case _:
-                    answers += b"-ERR unknown command\r\n"
-        return answers
-
-    def _command(self) -> list[bytes] | None:
-        words = []
-        head, separator, rest = self.buffered.partition(b"\r\n")
-        if not separator:
-            return None
-        for _ in range(int(head[1:])):
-            size, separator, rest = rest.partition(b"\r\n")
-            if not separator or len(rest) < int(size[1:]) + 2:
-                return None
-            words.append(rest[: int(size[1:])])
-            rest = rest[int(size[1:]) + 2 :]
-        self.buffered = rest
-        return words
-
-    def deliver(self, attach: Attach, sealed: bytes) -> bytes:
-        return b">3\r\n$7\r\nmessage\r\n$16\r\n%b\r\n$%d\r\n%b\r\n" % (attach.topic.encode(), len(sealed), sealed)
-
-    def nonsense(self) -> bytes:
-        return b"\xff\xfe\xfd nonsense \r\n"
-
-
 def _fixed(bits: int) -> int:
     return 0x1234 & (1 << bits) - 1
 
@@ -211,9 +172,7 @@ MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | 
     "nchan": (lambda attach: Nchan(HOST, attach, random_bits=_fixed), NchanServer),
     "raw": (lambda _: Raw(HOST, random_bits=_fixed), BareServer),
     "redis": (lambda _: Redis(), RedisServer),
+    "redis-streams": (lambda _: RedisStreams(random_bits=_fixed), RedisStreamsServer),
     "centrifugo": (lambda _: Centrifugo(HOST, random_bits=_fixed), CentrifugoServer),
 }
 """By dialect: how a connection is made for what it will attach to, and its other end."""
-
-
-__all__ = ["HOST", "MAKE", "OverWebSocket", "RedisServer"]

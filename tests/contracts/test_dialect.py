@@ -25,7 +25,10 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
-from tests.contracts.scripted_relays import MAKE, OverWebSocket, RedisServer
+from tests.contracts.over_websocket import OverWebSocket
+from tests.contracts.scripted_redis import RedisServer
+from tests.contracts.scripted_redis_streams import RedisStreamsServer
+from tests.contracts.scripted_relays import MAKE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DATE = re.compile(rb"Date: [^\r]*\r\n")
@@ -33,7 +36,9 @@ STREAM = 70_001
 SEALED = b"\x01\x01" + bytes(range(254))
 LONG = b"\x01\x01\r\n" + bytes(40_000)
 RECEIVE, PUBLISH = 1, 2
-OVER_WEBSOCKET = [name for name in MAKE if name != "redis"]
+OVER_WEBSOCKET = [name for name, (_, relay) in MAKE.items() if relay not in (RedisServer, RedisStreamsServer)]
+ONE_STREAM = ("nchan", "redis-streams")
+NUMBERED = ("reference", "redis-streams")
 
 every = pytest.mark.parametrize("name", MAKE)
 
@@ -281,7 +286,7 @@ def test_a_refused_upgrade_is_named(name: str) -> None:
     assert "403 Forbidden" in failed.text
 
 
-@pytest.mark.parametrize("name", [name for name in MAKE if name != "nchan"])
+@pytest.mark.parametrize("name", [name for name in MAKE if name not in ONE_STREAM])
 def test_one_connection_may_do_both(name: str) -> None:
     conversation = Conversation(name, RECEIVE | PUBLISH).joined()
     conversation.say(conversation.dialect.publish(STREAM, 5, SEALED))
@@ -330,5 +335,5 @@ def test_features_are_said(name: str) -> None:
     features = MAKE[name][0](attach_to(RECEIVE)).features
     assert features.acknowledges
     said = msgspec.structs.asdict(features)
-    assert said["numbers"] is said["resumes"] is (name == "reference")
-    assert said["one_stream"] is (name == "nchan")
+    assert said["numbers"] is said["resumes"] is (name in NUMBERED)
+    assert said["one_stream"] is (name in ONE_STREAM)
