@@ -5,7 +5,7 @@
 The reference relay runs on the first core, this process on the second. A publisher keeps a few records under way in a
 room of 500; as every subscriber is in this process, the room can be no faster than this process drains it. Shown are
 (a) deliveries that are parsed and counted, (b) deliveries that participants of the harness open, check, enter into the
-ledger and record, and (c) how many connections the swarm holds, with the lag of its loop meanwhile.
+ledger and record, and (c) how many connections the loop holds, with the lag of its loop meanwhile.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import psutil  # noqa: E402
 from loadtests.address import Address  # noqa: E402
 from loadtests.dialects.base import Attach, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402
-from loadtests.driver.event_loop import Swarm  # noqa: E402
+from loadtests.driver.event_loop import EventLoop  # noqa: E402
 from loadtests.driver.participant import Due  # noqa: E402
-from loadtests.driver.population import Crowd, allow_descriptors  # noqa: E402
+from loadtests.driver.population import Population, allow_descriptors  # noqa: E402
 from loadtests.measuring.histogram import Histogram  # noqa: E402
 from loadtests.sealing.envelope import Keyring, Suite  # noqa: E402
 from loadtests.sealing.records import Kind  # noqa: E402
@@ -51,7 +51,7 @@ class Counting:
     """A subscriber that parses and counts; with `window` a publisher that keeps so many records under way."""
 
     def __init__(
-        self, swarm: Swarm, address: Address, attach: Attach | None, sealed: bytes = b"", window: int = 0
+        self, loop: EventLoop, address: Address, attach: Attach | None, sealed: bytes = b"", window: int = 0
     ) -> None:
         self._dialect = Reference(f"{address.host}:{address.port}")
         self._attach = attach
@@ -61,7 +61,7 @@ class Counting:
         self.acknowledged = 0
         self.count = 0
         self.ready = False
-        self._connection = swarm.connect(self, address.numeric())
+        self._connection = loop.connect(self, address.numeric())
 
     def connected(self, now_ns: int) -> None:
         self._connection.send(self._dialect.opening())
@@ -115,8 +115,8 @@ def _rate(counted: Callable[[], int], seconds: float) -> tuple[float, float]:
 
 def parsed(address: Address, seconds: float) -> dict[str, Any]:
     """Subscribers that parse and count."""
-    swarm = Swarm()
-    swarm.start()
+    loop = EventLoop()
+    loop.start()
     keyring = Keyring(1, f"parsed-{time.time_ns()}")
     sealed = keyring.sealer(Suite.SENDER_KEY, 1, 0).seal(Kind.MESSAGE, 1, 0, 0)
 
@@ -125,8 +125,8 @@ def parsed(address: Address, seconds: float) -> dict[str, Any]:
         capability = keyring.capability(1, member, rights, expires_s=expires_s)
         return Attach(stream=1, name=keyring.stream_name(1), use=rights, capability=capability)
 
-    everyone = [Counting(swarm, address, attach(member, int(Right.SUBSCRIBE))) for member in range(1, SUBSCRIBERS + 1)]
-    publisher = Counting(swarm, address, attach(0, int(Right.PUBLISH)), sealed, WINDOW)
+    everyone = [Counting(loop, address, attach(member, int(Right.SUBSCRIBE))) for member in range(1, SUBSCRIBERS + 1)]
+    publisher = Counting(loop, address, attach(0, int(Right.PUBLISH)), sealed, WINDOW)
     _wait(lambda: publisher.ready and all(one.ready for one in everyone))
     publisher.begin()
     rate, cpu = _rate(lambda: sum(one.count for one in everyone), seconds)
@@ -135,7 +135,7 @@ def parsed(address: Address, seconds: float) -> dict[str, Any]:
     _wait(lambda: all(one.count >= publisher.acknowledged == publisher.published for one in everyone))
     gevent.sleep(0.1)
     exact = {one.count for one in everyone} == {publisher.published}
-    swarm.stop()
+    loop.stop()
     return {"parsed_per_s": round(rate), "parsed_cpu": round(cpu, 3), "parsed_exactly_once": exact}
 
 
@@ -149,34 +149,34 @@ def opened(address: Address, seconds: float) -> dict[str, Any]:
         duration_s=3600.0,
         run=f"{time.time_ns()}",
     )
-    crowd = Crowd(settings, worker=0)
-    crowd.open()
+    population = Population(settings, worker=0)
+    population.open()
     for index in range(SUBSCRIBERS):
-        crowd.enter(index)
-    _wait(lambda: crowd.joined == SUBSCRIBERS)
-    room = next(plan for plan in crowd.workload.streams if plan.purpose == "room")
-    performer = crowd.actors[room.owner]
-    crowd.go(time.monotonic_ns(), 1)
+        population.enter(index)
+    _wait(lambda: population.joined == SUBSCRIBERS)
+    room = next(plan for plan in population.workload.streams if plan.purpose == "room")
+    performer = population.participants[room.owner]
+    population.go(time.monotonic_ns(), 1)
     running = True
 
     def keep_going(_due_ns: int, now_ns: int) -> None:
         while running and performer.unacknowledged < WINDOW:
             performer.publish(Due(room.index, Kind.MESSAGE, True, 0, b"", now_ns))
         if running:
-            crowd.swarm.at(now_ns + 200_000, keep_going)
+            population.loop.at(now_ns + 200_000, keep_going)
 
-    crowd.swarm.at(0, keep_going)
-    folding = gevent.spawn(_fold_for_ever, crowd)
-    rate, cpu = _rate(lambda: crowd.tally.received, seconds)
+    population.loop.at(0, keep_going)
+    folding = gevent.spawn(_fold_for_ever, population)
+    rate, cpu = _rate(lambda: population.counts.received, seconds)
     running = False
-    crowd.stop()
+    population.stop()
     _wait(lambda: performer.unacknowledged == 0)
-    crowd.drain()
-    _wait(lambda: crowd.gone)
+    population.drain()
+    _wait(lambda: population.gone)
     folding.kill()
-    log = crowd.ledger.sent_log()
-    totals = crowd.ledger.settle(log.finals()).totals(log)
-    crowd.close()
+    log = population.ledger.sent_log()
+    totals = population.ledger.settle(log.finals()).totals(log)
+    population.close()
     return {
         "opened_per_s": round(rate),
         "opened_cpu": round(cpu, 3),
@@ -185,27 +185,27 @@ def opened(address: Address, seconds: float) -> dict[str, Any]:
     }
 
 
-def _fold_for_ever(crowd: Crowd) -> None:
+def _fold_for_ever(population: Population) -> None:
     while True:
         gevent.sleep(1)
-        crowd.recorder.fold(time.monotonic_ns())
+        population.recorder.fold(time.monotonic_ns())
 
 
 def held(address: Address, seconds: float) -> dict[str, Any]:
     """Connections that have been greeted and then stay."""
     lags = Histogram()
-    swarm = Swarm(on_tick=lags.record)
-    swarm.start()
+    loop = EventLoop(on_tick=lags.record)
+    loop.start()
     before = psutil.Process().memory_info().rss
     began = time.perf_counter()
-    everyone = [Counting(swarm, address, None) for _ in range(CONNECTIONS)]
+    everyone = [Counting(loop, address, None) for _ in range(CONNECTIONS)]
     _wait(lambda: all(one.ready for one in everyone))
     took = time.perf_counter() - began
     size = psutil.Process().memory_info().rss - before
     lags.__init__()  # type: ignore[misc]  # the lag of the connecting is not that of the holding
     gevent.sleep(seconds)
-    connections = len(swarm)
-    swarm.stop()
+    connections = len(loop)
+    loop.stop()
     return {
         "connections": connections,
         "connect_s": round(took, 2),

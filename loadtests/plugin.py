@@ -68,7 +68,7 @@ def main(file: str) -> None:
 
 
 class _Participant(User):
-    """Enters the crowd of its worker and stays until it is stopped: the swarm does what its plan says."""
+    """Enters the population of its worker and stays until it is stopped: the loop does what its plan says."""
 
     abstract = True
 
@@ -347,7 +347,7 @@ def _leave_ctrl_c_to_the_master(environment: Any) -> None:
         nonlocal seen
         seen += 1
         worker = getattr(environment, "relaymark_worker", None)
-        if worker is None or worker.crowd.over or seen > 1:
+        if worker is None or worker.population.over or seen > 1:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_interrupt)

@@ -11,7 +11,7 @@ import msgspec
 
 from loadtests.address import Address, client_context, parse_url
 from loadtests.sealing.envelope import Suite
-from loadtests.workload.catalogue import MIXES, SCENARIOS
+from loadtests.workload.catalogue import SCENARIOS
 
 PARTICIPANTS_DEFAULT: Final = 400
 """Two cores carry the evening peak of so many with room to spare."""
@@ -70,7 +70,7 @@ def problems_of(settings: Settings) -> list[str]:
         found.append(f"There is no scenario {settings.scenario!r}; there are {', '.join(SCENARIOS)}.")
         if settings.participants < 1:
             found.append(f"--participants must be at least 1, not {settings.participants}.")
-    elif settings.participants < (least := MIXES[settings.scenario].participants_min):
+    elif settings.participants < (least := SCENARIOS[settings.scenario].participants_min):
         found.append(f"--participants must be at least {least} for {settings.scenario}, not {settings.participants}.")
     if settings.participants > PARTICIPANTS_MAX:
         found.append(f"--participants must be at most {PARTICIPANTS_MAX}, not {settings.participants}.")

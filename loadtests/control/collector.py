@@ -26,7 +26,7 @@ from loadtests.results.validity import Facts, Finding, WorkerFacts, check
 from loadtests.sealing.records import KIND_NAMES
 from loadtests.settings import Settings
 from loadtests.target.reference_relay import ReferenceRelay
-from loadtests.workload.catalogue import MIXES
+from loadtests.workload.catalogue import SCENARIOS
 from loadtests.workload.traffic import Workload
 
 _S_NS: Final = 1_000_000_000
@@ -197,9 +197,9 @@ class Gathering:
         """Mark the fault that the scenario injects, once; the reports come up to a second later than it."""
         if not self._cut_is_marked:
             self._cut_is_marked = True
-            mix = MIXES[self.settings.scenario]
-            at_ns = int(mix.cut_at * self.settings.duration_s * 1e9)
-            self.events.append(schema.Event(at_ns=at_ns, text=f"{mix.cut_share:.0%} of the connections cut"))
+            scenario = SCENARIOS[self.settings.scenario]
+            at_ns = int(scenario.cut_at * self.settings.duration_s * 1e9)
+            self.events.append(schema.Event(at_ns=at_ns, text=f"{scenario.cut_share:.0%} of the connections cut"))
 
     # -- what follows from it ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One worker process in a run: turns the master's messages into phases of its crowd, and reports once a second.
+"""One worker process in a run: turns the master's messages into phases of its population, and reports once a second.
 
 Messages travel through Locust's own; a lone process (`locust -f` without workers) sends them to itself.
 
@@ -17,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from loadtests.accounting.settlement import Finals
-from loadtests.driver.population import Crowd
+from loadtests.driver.population import Population
 from loadtests.measuring.clock import clock_id
 from loadtests.measuring.histogram import Histogram
 from loadtests.settings import Settings
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """The crowd of this process, in the hands of the master."""
+    """The population of this process, in the hands of the master."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class Worker:
         self._send = send
         self._on_fold = on_fold
         self._changed = Event()
-        self.crowd = Crowd(settings, worker=ordinal, on_entered=self._entered)
-        self._clock_id = clock_id(self.crowd.shift_ns)
+        self.population = Population(settings, worker=ordinal, on_entered=self._entered)
+        self._clock_id = clock_id(self.population.shift_ns)
         self._free = iter(range(ordinal, settings.participants, workers))
         self._greenlets: list[Any] = []
         self._ending = False
 
     def open(self) -> None:
-        self.crowd.open()
+        self.population.open()
         self._greenlets.append(gevent.spawn(self._report_for_ever))
 
     # -- Locust's users ------------------------------------------------------------------------------
@@ -75,12 +75,12 @@ class Worker:
         if index is None:
             _log.warning("more users than the plan has participants: this one stays idle")
         else:
-            self.crowd.enter(index)
+            self.population.enter(index)
         return index
 
     def user_stops(self, index: int) -> None:
         if not self._ending:
-            self.crowd.leave(index)
+            self.population.leave(index)
 
     def _entered(self) -> None:
         self._changed.set()
@@ -88,17 +88,17 @@ class Worker:
     # -- messages from the master --------------------------------------------------------------------
 
     def go(self, data: Mapping[str, Any]) -> None:
-        self.crowd.go(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
+        self.population.go(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
         self.clocks(data)
 
     def clocks(self, data: Mapping[str, Any]) -> None:
-        self.crowd.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
+        self.population.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
 
     def stop(self, data: Mapping[str, Any]) -> None:
         """The load is over, or was cut short: finish what is under way, then say so."""
-        # Otherwise the crowd stops by itself, behind all that was due: a late worker must not skip what it is late with.
+        # Otherwise the population stops by itself, behind all that was due: a late worker must not skip what it is late with.
         if data["cut"]:
-            self.crowd.stop()
+            self.population.stop()
         if not self._ending:
             self._ending = True
             self._greenlets.append(gevent.spawn(self._become_quiet))
@@ -107,42 +107,42 @@ class Worker:
         self._greenlets.append(gevent.spawn(self._settle, Finals.from_wire(data["finals"])))
 
     def _become_quiet(self) -> None:
-        _wait_for(lambda: self.crowd.silent, self._settings.drain_s)
-        self._send(QUIET, {"sent": self.crowd.fall_quiet().to_wire()})
+        _wait_for(lambda: self.population.silent, self._settings.drain_s)
+        self._send(QUIET, {"sent": self.population.end_sending().to_wire()})
 
     def _settle(self, finals: Finals) -> None:
-        crowd = self.crowd
-        crowd.drain()
-        if not _wait_for(lambda: crowd.gone, self._settings.drain_s):
-            crowd.late_from_now()
-            _wait_for(lambda: crowd.gone, LATE_S)
-        settlement = crowd.settle(finals)
+        population = self.population
+        population.drain()
+        if not _wait_for(lambda: population.gone, self._settings.drain_s):
+            population.count_the_rest_as_late()
+            _wait_for(lambda: population.gone, LATE_S)
+        settlement = population.settle(finals)
         self._report()
-        self._send(SETTLED, {"settlement": settlement, "comings": crowd.comings()})
+        self._send(SETTLED, {"settlement": settlement, "comings": population.comings()})
 
     # -- reports -------------------------------------------------------------------------------------
 
     def _report_for_ever(self) -> None:
         while True:
-            if self.crowd.started:
+            if self.population.started:
                 gevent.sleep(REPORT_S)
             else:
                 # While people join, the master wants to know at once that the last one has.
                 self._changed.wait(REPORT_S)
                 self._changed.clear()
                 gevent.sleep(POLL_S)
-            if not self.crowd.over:
+            if not self.population.over:
                 self._report()
 
     def _report(self) -> None:
-        recorder = self.crowd.recorder
+        recorder = self.population.recorder
         now_ns = monotonic_ns()
         # What came in the last second belongs to the second that it came in.
-        second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.crowd.started else 0
+        second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.population.started else 0
         folded = recorder.fold(now_ns)
         intervals = {}
         for name, histogram in folded.items():
-            # The swarm has its turn after each, so that nothing waits for all of this. A sleep of 0 would not do: gevent
+            # The loop has its turn after each, so that nothing waits for all of this. A sleep of 0 would not do: gevent
             # runs what is ready for five milliseconds before it looks at sockets again.
             gevent.sleep(YIELD_S)
             intervals[name] = histogram.to_wire()
@@ -152,16 +152,16 @@ class Worker:
             {
                 "second": second,
                 "intervals": intervals,
-                "fanout": self.crowd.fanout.take(),
+                "fanout": self.population.fanout.take(),
                 "clock_id": self._clock_id,
-                "status": self.crowd.status(),
+                "status": self.population.status(),
             },
         )
 
     def close(self) -> None:
         self._ending = True
         gevent.killall(self._greenlets, block=False)
-        self.crowd.close()
+        self.population.close()
 
 
 def _wait_for(done: Callable[[], bool], patience_s: float) -> bool:

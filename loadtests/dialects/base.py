@@ -1,4 +1,4 @@
-"""What every dialect gives the swarm: bytes to send, and the same few events whatever relay is at the other end.
+"""What every dialect gives the event loop: bytes to send, and the same few events whatever relay is at the other end.
 
 A dialect is the sans-IO client side of one connection to one kind of relay: no socket, no clock, no keys. It is made
 for one connection and thrown away with it. `stream` in calls and events is the caller's own number for a stream.

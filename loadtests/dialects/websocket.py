@@ -5,7 +5,7 @@
     bytes                   a whole message, for the dialect
     UPGRADED                the handshake is done; messages may follow in the same read
     PONG                    the answer to `ping`
-    Reply, Closed, Failed   events for the swarm, to be passed on as they are
+    Reply, Closed, Failed   events for the event loop, to be passed on as they are
 """
 
 from __future__ import annotations

@@ -12,34 +12,31 @@ read, not the time at which those before it had been opened. The inbox is bounde
 the lag of the loop, which is sampled by a timer among the sockets, shows it.
 
 Time is `time.monotonic_ns()`. Due times are kept on one heap and looked at after every socket, so that a large batch
-does not make a send late; a timerfd in the epoll wakes the swarm for the next one.
+does not make a send late; a timerfd in the epoll wakes the loop for the next one.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket as socket_module
 import ssl
-import struct
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from time import monotonic_ns
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import gevent
 from gevent import monkey
 
+from loadtests.driver.connection import READ, WRITE, Connection, Handler, Tls, text_of
 from loadtests.driver.timerfd import TimerFd
 
-# gevent removes epoll from `select` and replaces sockets; the swarm needs the real ones.
+# gevent removes epoll from `select` and replaces sockets; the loop needs the real ones.
 _epoll: Final[Any] = monkey.get_original("select", "epoll")
 _Socket: Final[Any] = monkey.get_original("socket", "socket")
 
-READ: Final = select.POLLIN | 0x2000  # EPOLLRDHUP: told of a peer that went away even while it is not read
-WRITE: Final = select.POLLOUT
 RECV_BYTES: Final = 65_536
 EVENTS_MAX: Final = 512
 """Sockets read in one turn."""
@@ -57,137 +54,9 @@ SOURCES_MAX: Final = 200
 """Loopback source addresses to go through when the ephemeral ports of one are used up."""
 _NEVER: Final = 1 << 62
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: choose the port at connect, when the whole tuple is known
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Handler(Protocol):
-    """What the swarm tells the owner of a connection. None of these may block."""
-
-    def connected(self, now_ns: int) -> None:
-        """The byte stream is open, TLS included."""
-
-    def received(self, data: bytes, now_ns: int) -> None:
-        """`data` came, never empty; `now_ns` was taken right after reading it."""
-
-    def closed(self, reason: str, now_ns: int) -> None:
-        """Nothing comes any more, and sends do nothing. Not told after a `close()` or `abort()` of one's own."""
-
-
-class _Tls:
-    """The TLS engine of one connection, between two memory buffers."""
-
-    __slots__ = ("engine", "incoming", "outgoing")
-
-    def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.engine = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_name)
-
-
-class Connection:
-    """One stream socket. Sends go straight to the socket, and wait in a queue only while that is full."""
-
-    __slots__ = (
-        "_cork",
-        "_deadline_ns",
-        "_discarded",
-        "_events",
-        "_piece_bytes",
-        "_queue",
-        "_socket",
-        "_swarm",
-        "_tls",
-        "fd",
-        "handler",
-        "open",
-    )
-
-    def __init__(self, swarm: Swarm, handler: Handler, piece_bytes: int | None) -> None:
-        self._swarm = swarm
-        self._piece_bytes = piece_bytes
-        self.handler = handler
-        self.fd = -1
-        self.open = False
-        self._socket: Any = None
-        self._queue: deque[bytes] = deque()
-        self._cork: list[bytes] | None = None
-        self._events = 0
-        self._deadline_ns = 0
-        self._discarded = False
-        self._tls: _Tls | None = None
-
-    @property
-    def queued_bytes(self) -> int:
-        """What the socket has not taken yet."""
-        return sum(map(len, self._queue))
-
-    def send(self, data: bytes) -> None:
-        """Send `data`, in order. What is sent while `received` runs leaves in one piece after it."""
-        if not self.open:
-            return
-        if self._cork is not None:
-            self._cork.append(data)
-        else:
-            self._write(data)
-
-    def pause(self) -> None:
-        """Stop reading: the socket's buffer fills, and then the peer's."""
-        self._watch(self._events & ~READ)
-
-    def resume(self) -> None:
-        if self.open:
-            self._watch(self._events | READ)
-
-    def close(self) -> None:
-        """Close in order. The handler is told nothing more."""
-        self._discarded = True
-        self._swarm.drop(self)
-
-    def abort(self) -> None:
-        """Close with a reset, as a cut line looks to the peer. The handler is told nothing more."""
-        self._discarded = True
-        if self._socket is not None:
-            self._socket.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_LINGER, _RESET)
-        self._swarm.drop(self)
-
-    # -- used by the swarm ---------------------------------------------------------------------------
-
-    def _write(self, data: bytes) -> None:
-        if self._tls is not None:
-            self._tls.engine.write(data)
-            data = self._tls.outgoing.read()
-        self._write_raw(data)
-
-    def _write_raw(self, data: bytes) -> None:
-        if self._queue:
-            self._queue.append(data)
-            return
-        if self._socket is None:
-            return
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._swarm.fail(self, _text(error))
-            return
-        if sent < len(data):
-            self._queue.append(data[sent:])
-            self._watch(self._events | WRITE)
-
-    def _flush(self) -> None:
-        data = b"".join(self._queue)
-        self._queue.clear()
-        self._write_raw(data)
-        if not self._queue:
-            self._watch(self._events & ~WRITE)
-
-    def _watch(self, events: int) -> None:
-        if events != self._events and self.fd >= 0:
-            self._events = events
-            self._swarm.epoll.modify(self.fd, events)
-
-
-class Swarm:
+class EventLoop:
     """The sockets and timers of a worker. Start it inside gevent; all calls must come from the same thread."""
 
     def __init__(
@@ -230,7 +99,7 @@ class Swarm:
         """Connections that have a socket."""
         return len(self._connections)
 
-    # -- for actors ----------------------------------------------------------------------------------
+    # -- for participants ----------------------------------------------------------------------------------
 
     def connect(self, handler: Handler, address: tuple[str, int], *, piece_bytes: int | None = None) -> Connection:
         """Open a connection as soon as fewer than the allowed number are under way; `address` is a numeric one.
@@ -333,7 +202,7 @@ class Swarm:
         except BlockingIOError:
             return
         except OSError as error:
-            self.fail(connection, _text(error))
+            self.fail(connection, text_of(error))
             return
         if data:
             if connection._piece_bytes is not None:
@@ -381,7 +250,7 @@ class Swarm:
         if cork and connection.open:
             connection._write(cork[0] if len(cork) == 1 else b"".join(cork))
 
-    def _decrypt(self, connection: Connection, tls: _Tls, data: bytes) -> bytes | None:
+    def _decrypt(self, connection: Connection, tls: Tls, data: bytes) -> bytes | None:
         """Return what came, b"" at the end of the TLS stream, or None if it is not a whole record yet."""
         parts = []
         tls.incoming.write(data)
@@ -394,7 +263,7 @@ class Swarm:
                 connection._write_raw(tls.outgoing.read())
             return b"".join(parts) or None
         except ssl.SSLError as error:
-            self.fail(connection, _text(error))
+            self.fail(connection, text_of(error))
             return None
         return b"".join(parts)
 
@@ -436,7 +305,7 @@ class Swarm:
                 sock = _Socket(family, socket_module.SOCK_STREAM)
             except OSError as error:
                 self.descriptors_exhausted += error.errno in (errno.EMFILE, errno.ENFILE)
-                self._fail_to_connect(connection, _text(error))
+                self._fail_to_connect(connection, text_of(error))
                 return
             sock.setblocking(False)
             sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NODELAY, 1)
@@ -479,7 +348,7 @@ class Swarm:
                 self.fail(connection, os.strerror(code))
                 return
             if self._tls is not None:
-                connection._tls = _Tls(self._tls, self._server_name)
+                connection._tls = Tls(self._tls, self._server_name)
         if connection._tls is not None and not self._shake_hands(connection, connection._tls):
             return
         connection.open = True
@@ -489,7 +358,7 @@ class Swarm:
         connection._watch((connection._events & WRITE if connection._queue else 0) | READ)
         connection.handler.connected(monotonic_ns())
 
-    def _shake_hands(self, connection: Connection, tls: _Tls) -> bool:
+    def _shake_hands(self, connection: Connection, tls: Tls) -> bool:
         try:
             data = connection._socket.recv(RECV_BYTES)
             if not data:
@@ -499,7 +368,7 @@ class Swarm:
         except BlockingIOError:
             pass
         except OSError as error:
-            self.fail(connection, _text(error))
+            self.fail(connection, text_of(error))
             return False
         try:
             tls.engine.do_handshake()
@@ -507,7 +376,7 @@ class Swarm:
         except ssl.SSLWantReadError:
             done = False
         except (ssl.SSLError, ssl.CertificateError) as error:
-            self.fail(connection, _text(error))
+            self.fail(connection, text_of(error))
             return False
         if tls.outgoing.pending:
             connection._write_raw(tls.outgoing.read())
@@ -548,8 +417,4 @@ class Swarm:
 
 
 def _nothing(_due_ns: int, _now_ns: int) -> None:
-    """Only makes the swarm take a turn."""
-
-
-def _text(error: OSError) -> str:
-    return error.strerror or str(error)
+    """Only makes the loop take a turn."""

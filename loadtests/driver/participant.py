@@ -35,7 +35,7 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
-from loadtests.driver.event_loop import Connection
+from loadtests.driver.connection import Connection
 from loadtests.sealing.envelope import Opener, OpenError, Sealer
 from loadtests.sealing.records import EPHEMERAL_FLAG, Kind, Stamp
 from loadtests.sealing.vouchers import Till
@@ -45,7 +45,7 @@ from relay.errors import Code
 from relay.limits import PUBLISH_WINDOW
 
 if TYPE_CHECKING:
-    from loadtests.driver.population import Crowd
+    from loadtests.driver.population import Population
 
 RETRY_NS_MIN: Final = 100_000_000
 RETRY_NS_MAX: Final = 2_000_000_000
@@ -92,8 +92,8 @@ class Due(NamedTuple):
     intended_ns: int
 
 
-class Actor:
-    """A participant of the plan on the swarm of its worker."""
+class Participant:
+    """A participant of the plan on the loop of its worker."""
 
     __slots__ = (
         "_account_of",
@@ -104,7 +104,6 @@ class Actor:
         "_backlog",
         "_catching",
         "_connection",
-        "_crowd",
         "_dialect",
         "_generation",
         "_inbound",
@@ -113,6 +112,7 @@ class Actor:
         "_next_id",
         "_pending",
         "_plan",
+        "_population",
         "_resuming_ns",
         "_retry_ns",
         "_sealers",
@@ -125,8 +125,8 @@ class Actor:
         "left",
     )
 
-    def __init__(self, crowd: Crowd, plan: ParticipantPlan) -> None:
-        self._crowd = crowd
+    def __init__(self, population: Population, plan: ParticipantPlan) -> None:
+        self._population = population
         self._plan = plan
         self.index = plan.participant
         self.attached = False
@@ -157,65 +157,65 @@ class Actor:
         self._actions = iter(plan.actions())
         self._slow = plan.read_bytes_per_s is not None
         self._till: Till | None = None
-        for attachment in plan.attachments:
-            self._prepare(attachment.stream, int(attachment.rights), attachment.peer)
+        for membership in plan.memberships:
+            self._prepare(membership.stream, int(membership.rights), membership.peer)
 
     def _prepare(self, stream: int, rights: int, peer: int | None) -> None:
-        crowd = self._crowd
-        keyring = crowd.keyring
+        population = self._population
+        keyring = population.keyring
         self._attaches.append(
             Attach(
                 stream=stream,
                 name=keyring.stream_name(stream),
                 use=rights,
-                capability=keyring.capability(stream, self.index, rights, expires_s=crowd.expires_s),
+                capability=keyring.capability(stream, self.index, rights, expires_s=population.expires_s),
             )
         )
         if rights & int(Right.PUBLISH):
-            self._sealers[stream] = crowd.sealer(stream, self.index, peer)
+            self._sealers[stream] = population.sealer(stream, self.index, peer)
         if rights & _SUBSCRIBE:
-            opener = crowd.opener(stream, self.index, peer)
-            account = crowd.ledger.account(self.index, stream, echo=crowd.echoes)
+            opener = population.opener(stream, self.index, peer)
+            account = population.ledger.account(self.index, stream, echo=population.echoes)
             self._account_of[stream] = account
             self._inbound[stream] = _Inbound(
-                opener.stamp, opener, account, self._plan.receipts.get(stream), crowd.fanout_step(stream)
+                opener.stamp, opener, account, self._plan.receipts.get(stream), population.fanout_step(stream)
             )
-            self._till = self._till or crowd.till(stream, self.index)
+            self._till = self._till or population.till(stream, self.index)
 
     # -- coming and going ----------------------------------------------------------------------------
 
     def enter(self, intended_ns: int) -> None:
         """Connect now; the join counts from `intended_ns`."""
         self._joining_ns = intended_ns
-        self._crowd.joins.begin(intended_ns)
+        self._population.joins.begin(intended_ns)
         self._connect()
 
     def _connect(self) -> None:
-        crowd = self._crowd
-        self._dialect = crowd.dialect()
+        population = self._population
+        self._dialect = population.dialect()
         self._attached.clear()
-        self._connection = crowd.swarm.connect(
-            self, crowd.address, piece_bytes=SLOW_PIECE_BYTES if self._slow else None
+        self._connection = population.loop.connect(
+            self, population.address, piece_bytes=SLOW_PIECE_BYTES if self._slow else None
         )
 
     def start(self, start_ns: int) -> None:
         """The load begins: follow the plan, whose times count from `start_ns`."""
         if self._plan.connect_ns:
             due_ns = start_ns + self._plan.connect_ns
-            self._crowd.swarm.at(due_ns, lambda due_ns, now_ns: self.enter(due_ns))
+            self._population.loop.at(due_ns, lambda due_ns, now_ns: self.enter(due_ns))
         for cut in self._plan.cuts:
-            self._crowd.swarm.at(start_ns + cut.at_ns, partial(self._cut, cut.away_ns))
+            self._population.loop.at(start_ns + cut.at_ns, partial(self._cut, cut.away_ns))
         self._schedule_next()
 
     def _schedule_next(self) -> None:
         action = next(self._actions, None)
         if action is not None:
-            self._crowd.swarm.at(self._crowd.start_ns + action.offset_ns, partial(self._act, action))
+            self._population.loop.at(self._population.start_ns + action.offset_ns, partial(self._act, action))
 
     def _cut(self, away_ns: int, due_ns: int, _now_ns: int) -> None:
-        if self._crowd.sending and self._connection is not None:
+        if self._population.sending and self._connection is not None:
             self._connection.abort()
-            self._crowd.tally.cuts += 1
+            self._population.counts.cuts += 1
             self._come_back(due_ns + away_ns)
 
     def _come_back(self, at_ns: int) -> None:
@@ -223,21 +223,21 @@ class Actor:
         self._connection = None
         self._attached.clear()
         self._catching.clear()
-        self._crowd.attached -= self.attached
+        self._population.attached -= self.attached
         self.attached = False
         self._generation += 1
-        self._crowd.swarm.at(at_ns, partial(self._connect_again, self._generation))
+        self._population.loop.at(at_ns, partial(self._connect_again, self._generation))
 
     def _connect_again(self, generation: int, due_ns: int, _now_ns: int) -> None:
         # Only the latest reason to come back counts, and nobody comes back after the end.
-        if generation != self._generation or self._crowd.over:
+        if generation != self._generation or self._population.over:
             return
         if self.joined and not self._resuming_ns:
             self._resuming_ns = due_ns
-            self._crowd.resumptions.begin(due_ns)
+            self._population.resumptions.begin(due_ns)
         self._connect()
 
-    def hurry(self) -> None:
+    def read_at_full_speed(self) -> None:
         """The load is over: who read slowly reads as fast as it can."""
         if self._slow and self._connection is not None:
             self._connection.resume()
@@ -284,7 +284,7 @@ class Actor:
             self._connection.close()
             self._connection = None
 
-    # -- the swarm's handler -------------------------------------------------------------------------
+    # -- the loop's handler -------------------------------------------------------------------------
 
     def connected(self, now_ns: int) -> None:
         self._send(self._speaking.opening())
@@ -295,11 +295,11 @@ class Actor:
         for event in self._speaking.receive(data):
             if type(event) is tuple:
                 self._delivered(event, now_ns)  # type: ignore[arg-type]  # the only event that is a plain tuple
-            elif not self._told(event, now_ns):
+            elif not self._take_event(event, now_ns):
                 return
 
     def closed(self, reason: str, now_ns: int) -> None:
-        self._crowd.tally.count("disconnected: " + reason)
+        self._population.counts.count("disconnected: " + reason)
         delay_ns, self._retry_ns = self._retry_ns, min(2 * self._retry_ns, RETRY_NS_MAX)
         self._come_back(now_ns + delay_ns + self._spread(delay_ns))
 
@@ -311,56 +311,56 @@ class Actor:
         """Let the connection, which pauses after each piece, read the next when this one's time has passed."""
         connection, bytes_per_s = self._connection, self._plan.read_bytes_per_s
         assert connection is not None
-        if bytes_per_s is None or not self._crowd.sending:
+        if bytes_per_s is None or not self._population.sending:
             connection.resume()
         else:
             due_ns = now_ns + size * 1_000_000_000 // bytes_per_s
-            self._crowd.swarm.at(due_ns, lambda due_ns, now_ns: connection.resume())
+            self._population.loop.at(due_ns, lambda due_ns, now_ns: connection.resume())
 
     # -- what comes ----------------------------------------------------------------------------------
 
     def _delivered(self, event: Delivered, now_ns: int) -> None:
-        crowd = self._crowd
+        population = self._population
         stream, seq, _, sealed = event
         inbound = self._inbound[stream]
         began_ns = monotonic_ns()
         try:
             stamp = inbound.open_stamp(sealed)
         except OpenError:
-            crowd.tally.unopened += 1
+            population.counts.unopened += 1
             return
-        crowd.opened(monotonic_ns() - began_ns)
-        here_ns = now_ns + crowd.shift_ns
+        population.opened(monotonic_ns() - began_ns)
+        here_ns = now_ns + population.shift_ns
         slow, timed = self._slow, True
-        if stamp.clock != crowd.clock:
-            correction_ns = crowd.correction_ns(stamp.clock)
+        if stamp.clock != population.clock:
+            correction_ns = population.correction_ns(stamp.clock)
             timed = correction_ns is not None
             here_ns -= correction_ns or 0
         # Who reads slowly on purpose is late by its own choice, which says nothing of the relay.
         if not inbound.account.record(seq, stamp, here_ns if timed and not slow else stamp.sent_ns):
             return
-        crowd.tally.received += 1
+        population.counts.received += 1
         kind = stamp.kind
         latency_ns = here_ns - stamp.intended_ns
         if timed and slow:
-            crowd.deliver_slow(latency_ns)
+            population.deliver_slow(latency_ns)
         elif timed:
-            crowd.deliver_intended[kind](latency_ns)
-            crowd.deliver_sent[kind](here_ns - stamp.sent_ns)
+            population.deliver_intended[kind](latency_ns)
+            population.deliver_sent[kind](here_ns - stamp.sent_ns)
         if self._catching:
             self._catch_up(stream, seq, now_ns)
         if kind == _MESSAGE:
             step = inbound.fanout_step
             if step and timed and not slow and not (stamp.counter + stamp.sender) % step:
-                crowd.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
+                population.fanout.note(stream, stamp.sender, stamp.counter, latency_ns)
         elif kind == _TIP and self._till is not None:
-            crowd.tally.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
+            population.counts.count("tip: " + self._till.take(inbound.opener.open(sealed)[1]).value)
         if inbound.rule is not None and stamp.sender != self.index:
             self._answer(inbound.rule, stream, stamp, now_ns)
 
-    def _told(self, event: object, now_ns: int) -> bool:
+    def _take_event(self, event: object, now_ns: int) -> bool:
         """Take what is not a durable record. False: this connection is over."""
-        crowd = self._crowd
+        population = self._population
         if isinstance(event, State):
             self._state(event, now_ns)
         elif isinstance(event, Published):
@@ -390,7 +390,7 @@ class Actor:
             self.closed(f"code {event.code}" if isinstance(event, Closed) else event.text, now_ns)
             return False
         else:
-            crowd.tally.count(f"unexpected {type(event).__name__}")
+            population.counts.count(f"unexpected {type(event).__name__}")
         return True
 
     def _hang_up(self) -> None:
@@ -398,22 +398,22 @@ class Actor:
             self._connection.close()
 
     def _state(self, event: State, now_ns: int) -> None:
-        crowd = self._crowd
+        population = self._population
         inbound = self._inbound[event.stream]
         try:
             stamp = inbound.open_stamp(event.sealed)
         except OpenError:
-            crowd.tally.unopened += 1
+            population.counts.unopened += 1
             return
-        here_ns = now_ns + crowd.shift_ns
+        here_ns = now_ns + population.shift_ns
         untimed = self._slow
-        if stamp.clock != crowd.clock:
-            correction_ns = crowd.correction_ns(stamp.clock)
+        if stamp.clock != population.clock:
+            correction_ns = population.correction_ns(stamp.clock)
             untimed = untimed or correction_ns is None
             here_ns -= correction_ns or 0
         if inbound.account.state(stamp, stamp.sent_ns if untimed else here_ns) and not untimed:
-            crowd.deliver_intended[stamp.kind](here_ns - stamp.intended_ns)
-            crowd.deliver_sent[stamp.kind](here_ns - stamp.sent_ns)
+            population.deliver_intended[stamp.kind](here_ns - stamp.intended_ns)
+            population.deliver_sent[stamp.kind](here_ns - stamp.sent_ns)
 
     def _attach(self) -> None:
         self._retry_ns = RETRY_NS_MIN
@@ -421,19 +421,19 @@ class Actor:
         for attach in self._attaches:
             account = self._account_of.get(attach.stream)
             epoch = after = None
-            if account is not None and account.subscribed and self._crowd.resumes:
+            if account is not None and account.subscribed and self._population.resumes:
                 epoch, after = account.resume
             self._asked[attach.stream] = after
             parts.append(self._speaking.subscribe(attach, after=after, epoch=epoch))
         self._send(b"".join(parts))
 
     def _subscribed(self, event: Subscribed, now_ns: int) -> None:
-        crowd = self._crowd
+        population = self._population
         self._attached.add(event.stream)
         account = self._account_of.get(event.stream)
         if account is not None:
             after = self._asked[event.stream]
-            account.joined(event.epoch, event.head, after, from_start=not crowd.started)
+            account.joined(event.epoch, event.head, after, from_start=not population.started)
             if after is not None and event.head is not None and account.resume[1] < event.head:
                 self._catching[event.stream] = event.head
             if self._leaving:
@@ -441,10 +441,10 @@ class Actor:
         if len(self._attached) < len(self._attaches) or self.attached:
             return
         self.attached = True
-        crowd.attached += 1
+        population.attached += 1
         if not self.joined:
             self.joined = True
-            crowd.entered(self.late, self._joining_ns, now_ns)
+            population.entered(self.late, self._joining_ns, now_ns)
         for id_, pending in self._pending.items():
             self._send(self._speaking.publish(pending.stream, id_, pending.sealed))
         self._caught_up(now_ns)
@@ -458,7 +458,7 @@ class Actor:
 
     def _caught_up(self, now_ns: int) -> None:
         if self._resuming_ns and not self._catching and self.attached:
-            self._crowd.resumed(self._resuming_ns, now_ns)
+            self._population.resumed(self._resuming_ns, now_ns)
             self._resuming_ns = 0
 
     def _unsubscribed(self, event: Unsubscribed) -> None:
@@ -466,7 +466,7 @@ class Actor:
         if account is None or self.left is None or event.stream in self.left:
             return
         self.left.add(event.stream)
-        if self._crowd.over or self._crowd.draining:
+        if self._population.over or self._population.draining:
             account.finished(event.head)
         else:
             account.left(event.head)
@@ -475,24 +475,24 @@ class Actor:
         pending = self._pending.pop(id_, None)
         if pending is not None:
             if not self._slow:
-                self._crowd.acked[pending.kind](now_ns - pending.sent_ns)
-            self._crowd.tally.acknowledged[pending.kind] += 1
+                self._population.acked[pending.kind](now_ns - pending.sent_ns)
+            self._population.counts.acknowledged[pending.kind] += 1
             if self._backlog:
                 self._flush_backlog()
 
     def _refused(self, event: Refused, now_ns: int) -> None:
-        self._crowd.tally.count(f"refused: {event.what} {_code_name(event.code)}")
+        self._population.counts.count(f"refused: {event.what} {_code_name(event.code)}")
         if event.what != "publish":
             return
         pending = self._pending.get(event.about)
         if pending is None:
             return
         if event.code in _AGAIN:
-            self._crowd.swarm.at(now_ns + RETRY_NS_MIN, lambda due_ns, now_ns: self._repeat(event.about))
+            self._population.loop.at(now_ns + RETRY_NS_MIN, lambda due_ns, now_ns: self._repeat(event.about))
         else:
             del self._pending[event.about]
-            self._crowd.tally.refused[pending.kind] += 1
-            self._crowd.ledger.refused(self.index, pending.stream, pending.counter)
+            self._population.counts.refused[pending.kind] += 1
+            self._population.ledger.refused(self.index, pending.stream, pending.counter)
 
     def _repeat(self, id_: int) -> None:
         pending = self._pending.get(id_)
@@ -502,34 +502,34 @@ class Actor:
     # -- what goes -----------------------------------------------------------------------------------
 
     def _act(self, action: Action, due_ns: int, now_ns: int) -> None:
-        crowd = self._crowd
-        if not crowd.sending or self._leaving:
+        population = self._population
+        if not population.sending or self._leaving:
             return
-        crowd.lags(now_ns - due_ns)
-        crowd.tally.due[action.kind] += 1
+        population.lags(now_ns - due_ns)
+        population.counts.due[action.kind] += 1
         self._schedule_next()
-        body = crowd.body_of(action)
+        body = population.body_of(action)
         self.publish(Due(action.stream, action.kind, action.durable, action.slot, body, due_ns))
 
     def _answer(self, rule: ReceiptRule, stream: int, stamp: Stamp, now_ns: int) -> None:
         """Plan the receipts for a message that came."""
-        crowd = self._crowd
-        if stamp.kind != _MESSAGE or not crowd.sending or stamp.sender not in rule.authors:
+        population = self._population
+        if stamp.kind != _MESSAGE or not population.sending or stamp.sender not in rule.authors:
             return
-        body = crowd.workload.receipt_body(stream, stamp.sender, stamp.counter)
+        body = population.workload.receipt_body(stream, stamp.sender, stamp.counter)
         for wanted, kind in ((rule.delivered, Kind.RECEIPT_DELIVERED), (rule.read, Kind.RECEIPT_READ)):
             if wanted:
-                due_ns = now_ns + crowd.workload.think_ns(self.index, stamp.sender, stamp.counter, kind)
-                crowd.swarm.at(due_ns, partial(self._receipt, rule.to_stream, kind, body))
+                due_ns = now_ns + population.workload.think_ns(self.index, stamp.sender, stamp.counter, kind)
+                population.loop.at(due_ns, partial(self._receipt, rule.to_stream, kind, body))
 
     def _receipt(self, stream: int, kind: int, body: bytes, due_ns: int, now_ns: int) -> None:
-        if self._crowd.sending and not self._leaving:
-            self._crowd.lags(now_ns - due_ns)
-            self._crowd.tally.due[kind] += 1
+        if self._population.sending and not self._leaving:
+            self._population.lags(now_ns - due_ns)
+            self._population.counts.due[kind] += 1
             self.publish(Due(stream, kind, True, 0, body, due_ns))
 
     def _flush_backlog(self) -> None:
-        if self._crowd.quiet:
+        if self._population.quiet:
             return
         waiting, self._backlog = self._backlog, deque()
         for due in waiting:
@@ -537,16 +537,16 @@ class Actor:
 
     def publish(self, due: Due) -> None:
         """Seal and send what is due, or keep it until that can be done."""
-        crowd = self._crowd
+        population = self._population
         stream = due.stream
         if due.durable and (not self.attached or self._backlog or len(self._pending) >= PUBLISH_WINDOW):
             self._backlog.append(due)
             return
         if not self.attached:
-            crowd.tally.skipped += 1
+            population.counts.skipped += 1
             return
-        shift_ns = crowd.shift_ns
-        counter = crowd.ledger.sent(self.index, stream, due.kind, durable=due.durable)
+        shift_ns = population.shift_ns
+        counter = population.ledger.sent(self.index, stream, due.kind, durable=due.durable)
         sent_ns = monotonic_ns()
         sealed = self._sealers[stream].seal(
             due.kind,
@@ -554,18 +554,18 @@ class Actor:
             due.intended_ns + shift_ns,
             sent_ns + shift_ns,
             due.body,
-            clock=crowd.clock,
+            clock=population.clock,
             flags=0 if due.durable else EPHEMERAL_FLAG,
         )
-        crowd.sealed(monotonic_ns() - sent_ns)
-        crowd.tally.sent[due.kind] += 1
-        crowd.tally.sealed_bytes[due.kind] += len(sealed)
+        population.sealed(monotonic_ns() - sent_ns)
+        population.counts.sent[due.kind] += 1
+        population.counts.sealed_bytes[due.kind] += len(sealed)
         if not due.durable:
             self._send(self._speaking.publish(stream, 0, sealed, durable=False, slot=due.slot))
             return
         id_ = self._next_id
         self._next_id += 1
-        if crowd.acknowledges:
+        if population.acknowledges:
             self._pending[id_] = _Pending(stream, sealed, due.kind, counter, sent_ns)
         self._send(self._speaking.publish(stream, id_, sealed))
 

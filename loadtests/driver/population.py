@@ -1,4 +1,4 @@
-"""The participants of one worker, with all that they share: swarm, keys, ledger, recorder, clock.
+"""The participants of one worker, with all that they share: loop, keys, ledger, recorder, clock.
 
     built --enter(i) for each--> joining --go()--> sending --end of the plan or stop()--> quiet --drain()--> settled
 
@@ -23,8 +23,9 @@ from loadtests.accounting.ledger import Ledger
 from loadtests.accounting.settlement import Finals, SentLog
 from loadtests.dialects.base import Dialect, Failed, Ready, Reply, Timed
 from loadtests.dialects.reference import Reference
-from loadtests.driver.event_loop import Connection, Swarm
-from loadtests.driver.participant import Actor
+from loadtests.driver.connection import Connection
+from loadtests.driver.event_loop import EventLoop
+from loadtests.driver.participant import Participant
 from loadtests.measuring.clock import OffsetEstimator
 from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.room_spread import FanoutNotes, step_of
@@ -51,7 +52,7 @@ def _per_kind() -> list[int]:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counts:
     """What a worker counts beside its ledger; the lists are indexed by kind."""
 
     due: list[int] = field(default_factory=_per_kind)
@@ -75,7 +76,7 @@ class Tally:
         return {**{name.name: getattr(self, name.name) for name in fields(self)}, "events": dict(self.events)}
 
 
-class Comings:
+class AttemptTimes:
     """When participants began to come, and when each was there: for joins, and for resumes."""
 
     __slots__ = ("done_ns", "first_ns", "tried")
@@ -98,7 +99,7 @@ class Comings:
         }
 
 
-class Crowd:
+class Population:
     """All participants of one worker. Call from the worker's own thread, inside gevent."""
 
     def __init__(self, settings: Settings, *, worker: int, on_entered: Callable[[], None] | None = None) -> None:
@@ -123,9 +124,9 @@ class Crowd:
         self._gateway = self.keyring.gateway_key()
         self.expires_s = int(time.time()) + EXPIRES_S
         self.ledger = Ledger()
-        self.tally = Tally()
-        self.joins = Comings()
-        self.resumptions = Comings()
+        self.counts = Counts()
+        self.joins = AttemptTimes()
+        self.resumptions = AttemptTimes()
         self.fanout = FanoutNotes()
         features = Reference.features
         self.echoes, self.acknowledges, self.resumes = features.echoes, features.acknowledges, features.resumes
@@ -142,17 +143,17 @@ class Crowd:
         self.over = False
         self.clock = 0
         self._corrections: dict[int, int] = {}
-        self.actors: dict[int, Actor] = {}
+        self.participants: dict[int, Participant] = {}
         self.attached = 0
         """Participants that have their connection and all their streams now."""
         self.joined = self.joined_first = self.expected_first = 0
         """Participants that were attached once; those of them, and of all, who join before the load begins."""
-        self.swarm = Swarm(
+        self.loop = EventLoop(
             tls=settings.client_context(),
             server_name=target.host if target.tls else None,
             on_tick=self._tick,
         )
-        self.timekeeper = Timekeeper(self)
+        self.clock_probe = ClockProbe(self)
         self._process = psutil.Process()
         self._cpu_at = (monotonic_ns(), time.process_time_ns())
         self._load_from = self._load_to = self._cpu_at
@@ -181,7 +182,7 @@ class Crowd:
         if self.sending and monotonic_ns() >= self.start_ns:
             self._loop_lags(lag_ns)
 
-    # -- what actors ask -----------------------------------------------------------------------------
+    # -- what participants ask -----------------------------------------------------------------------------
 
     def dialect(self) -> Dialect:
         return Reference(self._host, self._path)
@@ -219,7 +220,7 @@ class Crowd:
         """Return what to add to a time on `clock` to have it on ours; None, and counted, while that is not known."""
         correction_ns = self._corrections.get(clock)
         if correction_ns is None:
-            self.tally.count("delivery from a clock of unknown offset, not timed")
+            self.counts.count("delivery from a clock of unknown offset, not timed")
         return correction_ns
 
     def entered(self, late: bool, intended_ns: int, now_ns: int) -> None:
@@ -239,26 +240,26 @@ class Crowd:
     # -- the phases ----------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Start the swarm, and the comparison of clocks."""
+        """Start the loop, and the comparison of clocks."""
         allow_descriptors()
-        self.swarm.start()
-        self.timekeeper.start()
+        self.loop.start()
+        self.clock_probe.start()
 
     def enter(self, index: int) -> None:
         """Participant `index` joins: now, or later if its plan says so."""
         plan = self.workload.participant(index)
-        actor = self.actors[index] = Actor(self, plan)
-        self.expected_first += not actor.late
-        if not actor.late:
-            actor.enter(monotonic_ns())
+        participant = self.participants[index] = Participant(self, plan)
+        self.expected_first += not participant.late
+        if not participant.late:
+            participant.enter(monotonic_ns())
         if self.started:
-            actor.start(self.start_ns)
+            participant.start(self.start_ns)
 
     def leave(self, index: int) -> None:
         """Participant `index` is stopped by Locust before the end."""
-        actor = self.actors.get(index)
-        if actor is not None and not self.over:
-            actor.leave()
+        participant = self.participants.get(index)
+        if participant is not None and not self.over:
+            participant.leave()
 
     def go(self, start_ns: int, clock: int) -> None:
         """The load begins at `start_ns` (monotonic); `clock` names this worker's clock in stamps."""
@@ -270,10 +271,10 @@ class Crowd:
         gc.freeze()
         self._gc_threshold = gc.get_threshold()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
-        for actor in self.actors.values():
-            actor.start(start_ns)
-        self.swarm.at(start_ns, self._mark_start)
-        self.swarm.at(start_ns + int(self.settings.duration_s * 1e9), lambda due_ns, now_ns: self.stop())
+        for participant in self.participants.values():
+            participant.start(start_ns)
+        self.loop.at(start_ns, self._mark_start)
+        self.loop.at(start_ns + int(self.settings.duration_s * 1e9), lambda due_ns, now_ns: self.stop())
 
     def _mark_start(self, _due_ns: int, now_ns: int) -> None:
         self._load_from = self._load_to = (now_ns, time.process_time_ns())
@@ -285,19 +286,19 @@ class Crowd:
             self._corrections = {clock: offset - own for clock, offset in offsets_ns.items() if clock != self.clock}
 
     def stop(self) -> None:
-        """Nobody begins anything new. The crowd does this itself when the load is over."""
+        """Nobody begins anything new. The population does this itself when the load is over."""
         if self.sending:
             self._load_to = (monotonic_ns(), time.process_time_ns())
         self.sending = False
-        for actor in self.actors.values():
-            actor.hurry()
+        for participant in self.participants.values():
+            participant.read_at_full_speed()
 
     @property
     def silent(self) -> bool:
         """Everything that was due is sent and acknowledged."""
-        return not self.sending and all(actor.silent for actor in self.actors.values())
+        return not self.sending and all(participant.silent for participant in self.participants.values())
 
-    def fall_quiet(self) -> SentLog:
+    def end_sending(self) -> SentLog:
         """End all sending and return what was sent; what still waits for its turn stays unsent."""
         self.stop()
         self.quiet = True
@@ -306,26 +307,26 @@ class Crowd:
     def drain(self) -> None:
         """Every recipient unsubscribes; the relay's answer comes after all that it owed."""
         self.draining = True
-        for actor in self.actors.values():
-            actor.leave()
+        for participant in self.participants.values():
+            participant.leave()
 
     @property
     def gone(self) -> bool:
-        return all(actor.gone for actor in self.actors.values())
+        return all(participant.gone for participant in self.participants.values())
 
-    def late_from_now(self) -> None:
+    def count_the_rest_as_late(self) -> None:
         self.ledger.drained()
 
     def settle(self, finals: Finals) -> dict[str, Any]:
         """End every account and return the settlement for the master."""
         self.over = True
-        for actor in self.actors.values():
-            actor.finish()
+        for participant in self.participants.values():
+            participant.finish()
         return self.ledger.settle(finals).to_wire()
 
     def close(self) -> None:
         self.over = True
-        self.swarm.stop()
+        self.loop.stop()
         gc.unfreeze()
         gc.set_threshold(*self._gc_threshold)
 
@@ -336,49 +337,49 @@ class Crowd:
         now_ns, cpu_ns = monotonic_ns(), time.process_time_ns()
         then_ns, cpu_then_ns = self._cpu_at
         self._cpu_at = (now_ns, cpu_ns)
-        estimate = self.timekeeper.estimate
+        estimate = self.clock_probe.estimate
         return {
-            "participants": len(self.actors),
+            "participants": len(self.participants),
             "joined": self.joined,
             "attached": self.attached,
             "expected_first": self.expected_first,
             "joined_first": self.joined_first,
             # A look at everybody takes a while: not during the load.
-            "unsent": 0 if self.sending else sum(actor.unsent for actor in self.actors.values()),
+            "unsent": 0 if self.sending else sum(participant.unsent for participant in self.participants.values()),
             "cpu": (cpu_ns - cpu_then_ns) / max(now_ns - then_ns, 1),
             "load_cpu": (self._load_to[1] - self._load_from[1]) / max(self._load_to[0] - self._load_from[0], 1),
             "rss_bytes": self._process.memory_info().rss,
             "clock": self.clock,
             "offset_ns": estimate.offset_ns if estimate.valid else None,
             "clock_error_ns": estimate.error_ns if estimate.valid else None,
-            "descriptors_exhausted": self.swarm.descriptors_exhausted,
-            "ports_exhausted": self.swarm.ports_exhausted,
+            "descriptors_exhausted": self.loop.descriptors_exhausted,
+            "ports_exhausted": self.loop.ports_exhausted,
             "joins": self.joins.tried,
             "resumes": self.resumptions.tried,
-            "connections": len(self.swarm),
-            "tally": self.tally.to_wire(),
+            "connections": len(self.loop),
+            "tally": self.counts.to_wire(),
         }
 
     def comings(self) -> dict[str, Any]:
         return {"joins": self.joins.to_wire(self.start_ns), "resumes": self.resumptions.to_wire(self.start_ns)}
 
 
-class Timekeeper:
+class ClockProbe:
     """Compares the worker's clock with the relay's on a connection of its own, by the four-stamp exchange."""
 
     _features: ClassVar = Reference.features
 
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
+    def __init__(self, population: Population) -> None:
+        self._population = population
         self._connection: Connection | None = None
-        self._dialect = crowd.dialect()
+        self._dialect = population.dialect()
         self._asking = False
         self.estimate = OffsetEstimator()
 
     def start(self) -> None:
         if self._features.times:
-            self._dialect = self._crowd.dialect()
-            self._connection = self._crowd.swarm.connect(self, self._crowd.address)
+            self._dialect = self._population.dialect()
+            self._connection = self._population.loop.connect(self, self._population.address)
 
     def connected(self, now_ns: int) -> None:
         self._send(self._dialect.opening())
@@ -386,25 +387,27 @@ class Timekeeper:
     def received(self, data: bytes, now_ns: int) -> None:
         for event in self._dialect.receive(data):
             if isinstance(event, Timed):
-                self.estimate.add(event.sent_ns, event.received_ns, event.replied_ns, now_ns + self._crowd.shift_ns)
+                self.estimate.add(
+                    event.sent_ns, event.received_ns, event.replied_ns, now_ns + self._population.shift_ns
+                )
             elif isinstance(event, Reply):
                 self._send(event.data)
             elif isinstance(event, Ready) and not self._asking:
                 self._asking = True
                 self._ask(0, now_ns)
             elif isinstance(event, Failed):
-                self._crowd.tally.count("clock: " + event.text)
+                self._population.counts.count("clock: " + event.text)
 
     def closed(self, reason: str, now_ns: int) -> None:
         self._connection = None
-        self._crowd.swarm.at(now_ns + PROBE_AGAIN_NS, lambda due_ns, now_ns: self.start())
+        self._population.loop.at(now_ns + PROBE_AGAIN_NS, lambda due_ns, now_ns: self.start())
 
     def _ask(self, _due_ns: int, now_ns: int) -> None:
         self._asking = self._connection is not None and self._connection.open
         if self._asking:
-            self._send(self._dialect.time(monotonic_ns() + self._crowd.shift_ns))
+            self._send(self._dialect.time(monotonic_ns() + self._population.shift_ns))
             pause_ns = FIRST_PROBE_NS if self.estimate.count < FIRST_PROBES else PROBE_NS
-            self._crowd.swarm.at(now_ns + pause_ns, self._ask)
+            self._population.loop.at(now_ns + pause_ns, self._ask)
 
     def _send(self, data: bytes) -> None:
         if self._connection is not None:

@@ -22,7 +22,7 @@ VOUCHER_BYTES: Final = _STATEMENT.size + 64
 _CONTEXT: Final = b"relaymark.v1 voucher\x00"
 
 
-class Outcome(Enum):
+class Redemption(Enum):
     """What a performer's till says to a voucher."""
 
     ACCEPTED = "accepted"
@@ -48,29 +48,29 @@ class Till:
         self._spent: set[int] = set()
         self.amount_cents = 0
         """The sum of what was accepted."""
-        self.counts: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.counts: dict[Redemption, int] = dict.fromkeys(Redemption, 0)
 
-    def take(self, voucher: bytes) -> Outcome:
+    def take(self, voucher: bytes) -> Redemption:
         """Check a voucher and enter it."""
         outcome = self._judge(voucher)
         self.counts[outcome] += 1
         return outcome
 
-    def _judge(self, voucher: bytes) -> Outcome:
+    def _judge(self, voucher: bytes) -> Redemption:
         if len(voucher) != VOUCHER_BYTES:
-            return Outcome.FORGED
+            return Redemption.FORGED
         statement, signature = voucher[: _STATEMENT.size], voucher[_STATEMENT.size :]
         version, room, amount_cents, serial = _STATEMENT.unpack(statement)
         try:
             self._gateway.verify(_CONTEXT + statement, signature)
         except BadSignatureError:
-            return Outcome.FORGED
+            return Redemption.FORGED
         if version != VERSION:
-            return Outcome.FORGED
+            return Redemption.FORGED
         if room != self._room:
-            return Outcome.WRONG_ROOM
+            return Redemption.WRONG_ROOM
         if serial in self._spent:
-            return Outcome.DOUBLE_SPENT
+            return Redemption.DOUBLE_SPENT
         self._spent.add(serial)
         self.amount_cents += amount_cents
-        return Outcome.ACCEPTED
+        return Redemption.ACCEPTED

@@ -1,4 +1,4 @@
-"""The floor of the rig: round trips to the relay's /echo by the same swarm, on the same core, before the load.
+"""The floor of the rig: round trips to the relay's /echo by the same loop, on the same core, before the load.
 
 What a message takes beyond half of this is the relay's doing; what it takes up to this, any relay would show here.
 """
@@ -15,7 +15,8 @@ from gevent.event import Event
 
 from loadtests.address import Address
 from loadtests.dialects.frames import FrameReader, Handshake, HandshakeError, client_frame
-from loadtests.driver.event_loop import Connection, Swarm
+from loadtests.driver.connection import Connection
+from loadtests.driver.event_loop import EventLoop
 from loadtests.measuring.histogram import Histogram
 
 CONNECTIONS: Final = 8
@@ -30,15 +31,15 @@ PATIENCE_S: Final = 5.0
 class _Pinger:
     """One connection that sends a frame, waits for it, and sends the next when its time has come."""
 
-    def __init__(self, swarm: Swarm, address: Address, histogram: Histogram, done: Event) -> None:
-        self._swarm = swarm
+    def __init__(self, loop: EventLoop, address: Address, histogram: Histogram, done: Event) -> None:
+        self._loop = loop
         self._shake = Handshake(f"{address.host}:{address.port}", "/echo", None, random.getrandbits)
         self._reader: FrameReader | None = None
         self._histogram = histogram
         self.done = done
         self._sent_ns = 0
         self._left = ROUNDS
-        self.connection: Connection = swarm.connect(self, address.numeric())
+        self.connection: Connection = loop.connect(self, address.numeric())
 
     def connected(self, now_ns: int) -> None:
         self.connection.send(self._shake.request)
@@ -62,7 +63,7 @@ class _Pinger:
                 if not self._left:
                     self.done.set()
                     return
-                self._swarm.at(self._sent_ns + PACE_NS, self._ping)
+                self._loop.at(self._sent_ns + PACE_NS, self._ping)
 
     def _ping(self, _due_ns: int, _now_ns: int) -> None:
         frame = client_frame(PAYLOAD, random.getrandbits(32))
@@ -75,12 +76,12 @@ class _Pinger:
 
 def calibrate(address: Address, context: ssl.SSLContext | None) -> Histogram | None:
     """Return the round trips to the target's /echo in ns; None where it has none. Call inside gevent."""
-    swarm = Swarm(tls=context, server_name=address.host if context else None)
-    swarm.start()
+    loop = EventLoop(tls=context, server_name=address.host if context else None)
+    loop.start()
     histogram = Histogram()
-    pingers = [_Pinger(swarm, address, histogram, Event()) for _ in range(CONNECTIONS)]
+    pingers = [_Pinger(loop, address, histogram, Event()) for _ in range(CONNECTIONS)]
     with gevent.Timeout(PATIENCE_S, False):
         for pinger in pingers:
             pinger.done.wait()
-    swarm.stop()
+    loop.stop()
     return histogram if histogram.count else None

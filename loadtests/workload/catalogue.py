@@ -1,4 +1,4 @@
-"""The scenarios as numbers: what share of the traffic is what, and what happens when. All else is loadtests/workload.py.
+"""The scenarios as numbers: what share of the traffic is what, and what happens when. All else is in traffic.py.
 
 Shares are of the workload's chat rate; moments are shares of the run's duration.
 """
@@ -39,7 +39,7 @@ DELIVERIES_PER_S_DEFAULT: Final = 10_000
 """What the default rate makes at most, each publish counted as five: two cores carry that with room to spare."""
 
 
-class Mix(msgspec.Struct, frozen=True, kw_only=True):
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario."""
 
     about: str
@@ -90,17 +90,17 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     """Above 0, the chat rate swings so far around its mean, once in the run: the evening's peak is in its middle."""
 
 
-MIXES: Final = {
-    "private-chat": Mix(
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "private-chat": Scenario(
         about="pairs that chat, with typing before each message and delivered and read receipts after it",
     ),
-    "room": Mix(
+    "room": Scenario(
         about="one performer and viewers, who chat",
         one_room=True,
         participants_per_room=1,
         room_share=1.0,
     ),
-    "typing-storm": Mix(
+    "typing-storm": Scenario(
         about="one room in which everybody shows that they type, twice a second",
         one_room=True,
         participants_per_room=1,
@@ -108,7 +108,7 @@ MIXES: Final = {
         room_typing=1.0,
         typing_every_ns=500_000_000,
     ),
-    "receipt-storm": Mix(
+    "receipt-storm": Scenario(
         about="a performer writes to a large room, and everybody's receipts flow back",
         one_room=True,
         participants_per_room=1,
@@ -116,26 +116,26 @@ MIXES: Final = {
         performer_share=1.0,
         room_receipts=1.0,
     ),
-    "tips": Mix(
+    "tips": Scenario(
         about="a room in which tips come in self-exciting bursts, with vouchers, some of them spent twice",
         one_room=True,
         participants_per_room=1,
         room_share=1.0,
         tips_share=1.0,
     ),
-    "media": Mix(
+    "media": Scenario(
         about="private chat, alone for half of the run and then beside chunked sealed files",
         media_share=0.2,
         media_from=0.5,
     ),
-    "flash-crowd": Mix(
+    "flash-crowd": Scenario(
         about="four in five viewers of a room join within two seconds",
         one_room=True,
         participants_per_room=1,
         room_share=1.0,
         flash_share=0.8,
     ),
-    "reconnect-storm": Mix(
+    "reconnect-storm": Scenario(
         about="rooms and private chats; all connections are cut at once, and resume",
         participants_min=4,
         participants_per_room=80,
@@ -143,7 +143,7 @@ MIXES: Final = {
         private_of_viewers=0.75,
         cut_share=1.0,
     ),
-    "slow-readers": Mix(
+    "slow-readers": Scenario(
         about="a room with long messages, in which one viewer in twenty reads half as fast as it is written",
         participants_min=3,
         one_room=True,
@@ -152,7 +152,7 @@ MIXES: Final = {
         chat_bytes=4_000,
         slow_share=0.05,
     ),
-    "evening-peak": Mix(
+    "evening-peak": Scenario(
         about="all of them mixed: Zipf-sized rooms, private chats, an evening's rate compressed into the run",
         participants_min=10,
         participants_per_room=80,
@@ -170,5 +170,3 @@ MIXES: Final = {
         diurnal_swing=0.6,
     ),
 }
-
-SCENARIOS: Final = tuple(MIXES)

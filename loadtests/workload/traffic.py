@@ -24,9 +24,9 @@ from struct import Struct as Layout
 from typing import Final, NamedTuple
 
 from loadtests.sealing.records import Kind
-from loadtests.workload import catalogue as mixes
+from loadtests.workload import catalogue
 from loadtests.workload.arrivals import NS, RATE_MIN, Bursts, Diurnal, Poisson, arrivals, generator, zipf_sizes
-from loadtests.workload.catalogue import MIXES, SCENARIOS, Mix
+from loadtests.workload.catalogue import SCENARIOS, Scenario
 from relay.capability import Right
 
 CANARY: Final = b"relaymark-canary"
@@ -46,7 +46,7 @@ class StreamPlan:
     owner: int
 
 
-class Attachment(NamedTuple):
+class Membership(NamedTuple):
     """What a participant does with a stream. `peer`: the other member of a private chat."""
 
     stream: int
@@ -99,7 +99,7 @@ class ParticipantPlan:
     participant: int
     role: str
     """performer, viewer or partner (in private chats alone)."""
-    attachments: tuple[Attachment, ...]
+    memberships: tuple[Membership, ...]
     connect_ns: int
     cuts: tuple[Cut, ...]
     read_bytes_per_s: int | None
@@ -121,20 +121,20 @@ class Workload:
     def __init__(
         self, scenario: str, *, seed: int, participants: int, rate: float | None = None, duration_s: float
     ) -> None:
-        if scenario not in MIXES:
+        if scenario not in SCENARIOS:
             raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
-        self.mix: Mix = MIXES[scenario]
-        if participants < self.mix.participants_min:
-            raise ValueError(f"{scenario} needs at least {self.mix.participants_min} participants")
+        self.scenario: Scenario = SCENARIOS[scenario]
+        if participants < self.scenario.participants_min:
+            raise ValueError(f"{scenario} needs at least {self.scenario.participants_min} participants")
         if rate is not None and not rate >= 0:
             raise ValueError("the rate must not be negative")
         if not duration_s > 0:
             raise ValueError("the duration must be above 0 s")
-        self.scenario = scenario
+        self.name = scenario
         self.seed = seed
         self.participants = participants
         self.duration_ns = int(duration_s * NS)
-        self.media_from_ns = int(self.mix.media_from * self.duration_ns)
+        self.media_from_ns = int(self.scenario.media_from * self.duration_ns)
         """0 where there are files from the start, or none."""
         self.streams: list[StreamPlan] = []
         """By index."""
@@ -152,17 +152,17 @@ class Workload:
     # -- who is where ------------------------------------------------------------------------------
 
     def _rooms(self) -> list[Room]:
-        mix = self.mix
-        if not mix.participants_per_room:
+        scenario = self.scenario
+        if not scenario.participants_per_room:
             return []
-        count = 1 if mix.one_room else max(1, self.participants // mix.participants_per_room)
+        count = 1 if scenario.one_room else max(1, self.participants // scenario.participants_per_room)
         rooms: list[Room] = []
         at = 0
-        for size in zipf_sizes(self.participants, mixes.ZIPF_EXPONENT, rooms=count, least=2):
+        for size in zipf_sizes(self.participants, catalogue.ZIPF_EXPONENT, rooms=count, least=2):
             stream = self._stream("room", size, at)
-            inbox = self._stream("inbox", 1, at) if mix.room_receipts else None
+            inbox = self._stream("inbox", 1, at) if scenario.room_receipts else None
             viewers = range(at + 1, at + size)
-            late = 0 if rooms else int(mix.flash_share * len(viewers))
+            late = 0 if rooms else int(scenario.flash_share * len(viewers))
             rooms.append(Room(stream, inbox, at, viewers, viewers[len(viewers) - late :]))
             at += size
         return rooms
@@ -180,7 +180,7 @@ class Workload:
                 self._chat(0, alone[-1])
         for room in self.rooms:
             there = len(room.viewers) - len(room.flash)
-            chatting = room.viewers[: min(there, int(self.mix.private_of_viewers * len(room.viewers)))]
+            chatting = room.viewers[: min(there, int(self.scenario.private_of_viewers * len(room.viewers)))]
             paired = [viewer for rank, viewer in enumerate(chatting) if rank % 3]
             for viewer in chatting[::3]:
                 self._chat(room.performer, viewer)
@@ -201,34 +201,36 @@ class Workload:
         """Return the plan of participant `index`, from 0."""
         if not 0 <= index < self.participants:
             raise IndexError(index)
-        room, mix = self.room_of(index), self.mix
+        room, scenario = self.room_of(index), self.scenario
         private = self._private.get(index, [])
-        attachments = [Attachment(stream, MEMBER, peer) for stream, peer in private]
+        memberships = [Membership(stream, MEMBER, peer) for stream, peer in private]
         receipts: dict[int, ReceiptRule] = {}
-        if mix.private_signals:
+        if scenario.private_signals:
             receipts = {stream: ReceiptRule(stream, True, True, frozenset((peer,))) for stream, peer in private}
         connect_ns, slow = 0, None
         if room is not None:
-            attachments.append(Attachment(room.stream, MEMBER, None))
+            memberships.append(Membership(room.stream, MEMBER, None))
             if index == room.performer:
                 if room.inbox is not None:
-                    attachments.append(Attachment(room.inbox, Right.SUBSCRIBE, None))
+                    memberships.append(Membership(room.inbox, Right.SUBSCRIBE, None))
             else:
-                if room.inbox is not None and self._chosen(mix.room_receipts, "receipts", index):
-                    attachments.append(Attachment(room.inbox, Right.PUBLISH, None))
+                if room.inbox is not None and self._chosen(scenario.room_receipts, "receipts", index):
+                    memberships.append(Membership(room.inbox, Right.PUBLISH, None))
                     receipts[room.stream] = ReceiptRule(room.inbox, True, True, frozenset((room.performer,)))
                 if index in room.flash:
-                    within_ns = mixes.FLASH_WITHIN_S * NS
-                    connect_ns = int(mix.flash_at * self.duration_ns + self._of("flash", index).random() * within_ns)
+                    within_ns = catalogue.FLASH_WITHIN_S * NS
+                    connect_ns = int(
+                        scenario.flash_at * self.duration_ns + self._of("flash", index).random() * within_ns
+                    )
                 slow = self._read_bytes_per_s(room, index)
         cuts: tuple[Cut, ...] = ()
-        if self._chosen(mix.cut_share, "cut", index):
-            away_ns = int(self._of("away", index).random() * mixes.CUT_AWAY_NS_MAX)
-            cuts = (Cut(int(mix.cut_at * self.duration_ns), away_ns),)
+        if self._chosen(scenario.cut_share, "cut", index):
+            away_ns = int(self._of("away", index).random() * catalogue.CUT_AWAY_NS_MAX)
+            cuts = (Cut(int(scenario.cut_at * self.duration_ns), away_ns),)
         return ParticipantPlan(
             participant=index,
             role="partner" if room is None else "performer" if index == room.performer else "viewer",
-            attachments=tuple(attachments),
+            memberships=tuple(memberships),
             connect_ns=connect_ns,
             cuts=cuts,
             read_bytes_per_s=slow,
@@ -238,15 +240,15 @@ class Workload:
 
     def _read_bytes_per_s(self, room: Room, viewer: int) -> int | None:
         # One at least, so that a small scenario about slow readers has one.
-        share, first = self.mix.slow_share, self.rooms[0]
+        share, first = self.scenario.slow_share, self.rooms[0]
         one = share > 0 and viewer == first.viewers[-1 - len(first.flash)]
         if not (one or self._chosen(share, "slow", viewer)):
             return None
-        record_bytes = (self.mix.chat_bytes or 0) + 300
-        return max(mixes.SLOW_BYTES_PER_S_MIN, int(self._room_rate(room) * record_bytes / 2))
+        record_bytes = (self.scenario.chat_bytes or 0) + 300
+        return max(catalogue.SLOW_BYTES_PER_S_MIN, int(self._room_rate(room) * record_bytes / 2))
 
     def _of(self, *parts: int | str) -> Random:
-        return generator(self.seed, self.scenario, *parts)
+        return generator(self.seed, self.name, *parts)
 
     def _chosen(self, share: float, purpose: str, participant: int) -> bool:
         return share >= 1 or (share > 0 and self._of(purpose, participant).random() < share)
@@ -259,48 +261,48 @@ class Workload:
 
     def _room_weight(self, room: Room) -> float:
         size = 1 + len(room.viewers)
-        return self.mix.room_share * size / self.participants
+        return self.scenario.room_share * size / self.participants
 
     def _private_share(self) -> float:
         if not self._privates:
             return 0.0
-        return 1.0 - self.mix.room_share if self.rooms else 1.0
+        return 1.0 - self.scenario.room_share if self.rooms else 1.0
 
     def _default_rate(self) -> float:
         """Return a rate for these participants: a message each in ten seconds, within what two cores carry."""
-        mix = self.mix
-        lead_ns = (mixes.TYPING_LEAD_NS_MIN + mixes.TYPING_LEAD_NS_MAX) / 2
-        typing_states = lead_ns / mix.typing_every_ns + 0.5
+        scenario = self.scenario
+        lead_ns = (catalogue.TYPING_LEAD_NS_MIN + catalogue.TYPING_LEAD_NS_MAX) / 2
+        typing_states = lead_ns / scenario.typing_every_ns + 0.5
         load = 0.0  # deliveries, and five for each publish, that one chat message makes
         for room in self.rooms:
             size = 1 + len(room.viewers)
-            typing = mix.room_typing * typing_states
-            receipts = mix.performer_share * mix.room_receipts * size * 2
-            records = 1 + typing + mix.tips_share
+            typing = scenario.room_typing * typing_states
+            receipts = scenario.performer_share * scenario.room_receipts * size * 2
+            records = 1 + typing + scenario.tips_share
             load += self._room_weight(room) * (records * (size + 5) + receipts * 6)
-        load += self._private_share() * (6 if mix.private_signals else 1) * 7
-        return min(mixes.RATE_PER_PARTICIPANT * self.participants, mixes.DELIVERIES_PER_S_DEFAULT / load)
+        load += self._private_share() * (6 if scenario.private_signals else 1) * 7
+        return min(catalogue.RATE_PER_PARTICIPANT * self.participants, catalogue.DELIVERIES_PER_S_DEFAULT / load)
 
     # -- what is sent when -------------------------------------------------------------------------
 
     def actions(self, plan: ParticipantPlan) -> Iterator[Action]:
         """Yield the participant's actions by time."""
-        mix, index = self.mix, plan.participant
+        scenario, index = self.scenario, plan.participant
         parts = []
         room = self.room_of(index)
         if room is not None:
             performing = index == room.performer
-            share = mix.performer_share if performing else (1 - mix.performer_share) / len(room.viewers)
-            types = self._chosen(mix.room_typing, "types", index) or (performing and mix.room_typing > 0)
+            share = scenario.performer_share if performing else (1 - scenario.performer_share) / len(room.viewers)
+            types = self._chosen(scenario.room_typing, "types", index) or (performing and scenario.room_typing > 0)
             parts.append(self._chatter(index, room.stream, self._room_rate(room) * share, types=types))
-            if performing and mix.media_share and not self._private_share():
-                parts.append(self._media(index, room.stream, self._room_rate(room) * mix.media_share))
+            if performing and scenario.media_share and not self._private_share():
+                parts.append(self._media(index, room.stream, self._room_rate(room) * scenario.media_share))
             parts.append(iter(self._tips_of(room).get(index, ())))
         for stream, _ in self._private.get(index, ()):
             rate = self.rate * self._private_share() / (2 * self._privates)
-            parts.append(self._chatter(index, stream, rate, types=mix.private_signals))
-            if mix.media_share:
-                parts.append(self._media(index, stream, rate * mix.media_share))
+            parts.append(self._chatter(index, stream, rate, types=scenario.private_signals))
+            if scenario.media_share:
+                parts.append(self._media(index, stream, rate * scenario.media_share))
         for action in merge(*parts, key=attrgetter("offset_ns")):
             if action.offset_ns >= self.duration_ns:
                 return
@@ -310,12 +312,12 @@ class Workload:
     def _times(self, rate: float, participant: int, purpose: str) -> Iterator[int]:
         if rate < RATE_MIN:
             return iter(())
-        swing = self.mix.diurnal_swing
+        swing = self.scenario.diurnal_swing
         process = Diurnal(rate, self.duration_ns / NS, swing) if swing else Poisson(rate)
         return arrivals(
             process,
             seed=self.seed,
-            scenario=self.scenario,
+            scenario=self.name,
             participant=participant,
             duration_ns=self.duration_ns,
             purpose=purpose,
@@ -326,18 +328,18 @@ class Workload:
         random = self._of("chat", participant, stream)
         pending: list[Action] = []
         for offset_ns in self._times(rate, participant, f"chat {stream}"):
-            size = self.mix.chat_bytes or min(
-                1 + int(random.expovariate(1 / mixes.BODY_BYTES_MEAN)), mixes.BODY_BYTES_MAX
+            size = self.scenario.chat_bytes or min(
+                1 + int(random.expovariate(1 / catalogue.BODY_BYTES_MEAN)), catalogue.BODY_BYTES_MAX
             )
             heappush(pending, Action(offset_ns, Kind.MESSAGE, stream, True, size))
             if types:
-                at_ns = offset_ns - random.randint(mixes.TYPING_LEAD_NS_MIN, mixes.TYPING_LEAD_NS_MAX)
+                at_ns = offset_ns - random.randint(catalogue.TYPING_LEAD_NS_MIN, catalogue.TYPING_LEAD_NS_MAX)
                 while at_ns < offset_ns:
                     if at_ns >= 0:
                         heappush(pending, Action(at_ns, Kind.TYPING, stream, False, 0))
-                    at_ns += self.mix.typing_every_ns
+                    at_ns += self.scenario.typing_every_ns
             # Nothing that is still to be drawn can come before this message's own lead.
-            while pending and pending[0].offset_ns <= offset_ns - mixes.TYPING_LEAD_NS_MAX:
+            while pending and pending[0].offset_ns <= offset_ns - catalogue.TYPING_LEAD_NS_MAX:
                 yield heappop(pending)
         while pending:
             yield heappop(pending)
@@ -350,11 +352,11 @@ class Workload:
             if offset_ns < self.media_from_ns:
                 continue
             start_ns = max(offset_ns, free_ns)
-            chunks = random.randint(1, mixes.MEDIA_CHUNKS_MAX)
+            chunks = random.randint(1, catalogue.MEDIA_CHUNKS_MAX)
             for chunk in range(chunks):
-                at_ns = start_ns + chunk * mixes.MEDIA_CHUNK_INTERVAL_NS
-                yield Action(at_ns, Kind.MEDIA, stream, True, mixes.MEDIA_CHUNK_BYTES)
-            free_ns = start_ns + chunks * mixes.MEDIA_CHUNK_INTERVAL_NS
+                at_ns = start_ns + chunk * catalogue.MEDIA_CHUNK_INTERVAL_NS
+                yield Action(at_ns, Kind.MEDIA, stream, True, catalogue.MEDIA_CHUNK_BYTES)
+            free_ns = start_ns + chunks * catalogue.MEDIA_CHUNK_INTERVAL_NS
 
     def _tips_of(self, room: Room) -> dict[int, list[Action]]:
         """Return a room's tips by viewer. One tip brings others of other viewers, so they are drawn for the room at once."""
@@ -368,14 +370,14 @@ class Workload:
         return known
 
     def _draw_tips(self, room: Room) -> Iterator[tuple[int, Action]]:
-        rate = self._room_rate(room) * self.mix.tips_share
+        rate = self._room_rate(room) * self.scenario.tips_share
         if rate < RATE_MIN:
             return
-        process = Bursts(rate, mixes.TIP_BRANCHING, mixes.TIP_DECAY_S)
+        process = Bursts(rate, catalogue.TIP_BRANCHING, catalogue.TIP_DECAY_S)
         times = arrivals(
             process,
             seed=self.seed,
-            scenario=self.scenario,
+            scenario=self.name,
             participant=room.performer,
             duration_ns=self.duration_ns,
             purpose="tips",
@@ -387,7 +389,7 @@ class Workload:
             amount_cents = 100 * (1 + int(random.expovariate(1 / 5)))
             tip = Action(offset_ns, Kind.TIP, room.stream, True, 0, 0, (room.stream << 32) + count, amount_cents)
             yield viewer, tip
-            if random.random() < mixes.DOUBLE_SPEND_SHARE:
+            if random.random() < catalogue.DOUBLE_SPEND_SHARE:
                 again_ns = offset_ns + random.randint(200_000_000, 2_000_000_000)
                 if again_ns < self.duration_ns:
                     yield viewer, tip._replace(offset_ns=again_ns)
@@ -407,7 +409,7 @@ class Workload:
 
     def think_ns(self, recipient: int, author: int, counter: int, kind: int) -> int:
         """Return how long after a message came its receipt of `kind` is due: the same for the same message and seed."""
-        low, high = mixes.DELIVERED_NS if kind == Kind.RECEIPT_DELIVERED else mixes.READ_NS
+        low, high = catalogue.DELIVERED_NS if kind == Kind.RECEIPT_DELIVERED else catalogue.READ_NS
         # SplitMix64's last step: a hash that is good enough for a delay, and cheap enough for every message.
         mixed = (self._think ^ (recipient << 40) ^ (author << 20) ^ (counter << 4) ^ kind) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -1,4 +1,4 @@
-"""The swarm against real sockets on loopback: order, short writes, closes, timers, TLS."""
+"""The loop against real sockets on loopback: order, short writes, closes, timers, TLS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from websockets.sync.server import ServerConnection, serve
 
 import loadtests
 from loadtests.driver import event_loop as swarm_module
-from loadtests.driver.event_loop import TICK_NS, Connection, Swarm
+from loadtests.driver.connection import Connection
+from loadtests.driver.event_loop import TICK_NS, EventLoop
 
 CERTIFICATE = Path(loadtests.__file__).parent / "certificate" / "cert.pem"
 KEY = CERTIFICATE.with_name("key.pem")
@@ -46,10 +47,10 @@ class Recorder:
 
 
 @pytest.fixture
-def swarm() -> Iterator[Swarm]:
-    swarm = Swarm()
-    yield swarm
-    swarm.stop()
+def loop() -> Iterator[EventLoop]:
+    loop = EventLoop()
+    yield loop
+    loop.stop()
 
 
 @pytest.fixture
@@ -59,34 +60,34 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
-def run_until(swarm: Swarm, done: Callable[[], bool]) -> None:
+def run_until(loop: EventLoop, done: Callable[[], bool]) -> None:
     end_ns = monotonic_ns() + int(PATIENCE_S * 1e9)
     while not done():
         assert monotonic_ns() < end_ns, "not done in time"
-        select.select([swarm.epoll.fileno()], [], [], 0 if swarm.busy else 0.1)
-        swarm.turn()
+        select.select([loop.epoll.fileno()], [], [], 0 if loop.busy else 0.1)
+        loop.turn()
 
 
-def join(swarm: Swarm, listener: socket.socket) -> tuple[Recorder, Connection, socket.socket]:
+def join(loop: EventLoop, listener: socket.socket) -> tuple[Recorder, Connection, socket.socket]:
     handler = Recorder()
-    connection = swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: handler.opened == 1)
+    connection = loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: handler.opened == 1)
     peer, _ = listener.accept()
     peer.settimeout(PATIENCE_S)
     return handler, connection, peer
 
 
-def test_bytes_go_both_ways(swarm: Swarm, listener: socket.socket) -> None:
-    handler, connection, peer = join(swarm, listener)
+def test_bytes_go_both_ways(loop: EventLoop, listener: socket.socket) -> None:
+    handler, connection, peer = join(loop, listener)
     with peer:
         connection.send(b"ping")
         assert peer.recv(10) == b"ping"
         peer.sendall(b"pong")
-        run_until(swarm, lambda: handler.data == b"pong")
+        run_until(loop, lambda: handler.data == b"pong")
 
 
-def test_a_full_socket_queues_the_rest_in_order(swarm: Swarm, listener: socket.socket) -> None:
-    _, connection, peer = join(swarm, listener)
+def test_a_full_socket_queues_the_rest_in_order(loop: EventLoop, listener: socket.socket) -> None:
+    _, connection, peer = join(loop, listener)
     sent = b"".join(index.to_bytes(4, "big") * 250 for index in range(8000))
     for start in range(0, len(sent), 100_000):
         connection.send(sent[start : start + 100_000])
@@ -99,57 +100,57 @@ def test_a_full_socket_queues_the_rest_in_order(swarm: Swarm, listener: socket.s
 
     reader = threading.Thread(target=read)
     reader.start()
-    run_until(swarm, lambda: len(got) == len(sent))
+    run_until(loop, lambda: len(got) == len(sent))
     reader.join()
     peer.close()
     assert got == sent
     assert connection.queued_bytes == 0
 
 
-def test_what_is_sent_while_receiving_leaves_in_one_piece(swarm: Swarm, listener: socket.socket) -> None:
-    handler, connection, peer = join(swarm, listener)
+def test_what_is_sent_while_receiving_leaves_in_one_piece(loop: EventLoop, listener: socket.socket) -> None:
+    handler, connection, peer = join(loop, listener)
     handler.on_data = lambda data: [connection.send(part) for part in (b"a", b"b", b"c")] and None
     with peer:
         peer.sendall(b"go")
-        run_until(swarm, lambda: handler.data == b"go")
+        run_until(loop, lambda: handler.data == b"go")
         assert peer.recv(10) == b"abc"
 
 
-def test_a_peer_that_closes_is_told_once(swarm: Swarm, listener: socket.socket) -> None:
-    handler, connection, peer = join(swarm, listener)
+def test_a_peer_that_closes_is_told_once(loop: EventLoop, listener: socket.socket) -> None:
+    handler, connection, peer = join(loop, listener)
     peer.close()
-    run_until(swarm, lambda: bool(handler.reasons))
+    run_until(loop, lambda: bool(handler.reasons))
     connection.send(b"into the void")
-    swarm.turn()
+    loop.turn()
     assert handler.reasons == ["closed by the peer"]
-    assert len(swarm) == 0
+    assert len(loop) == 0
 
 
-def test_a_reset_is_told_with_its_reason(swarm: Swarm, listener: socket.socket) -> None:
-    handler, _, peer = join(swarm, listener)
+def test_a_reset_is_told_with_its_reason(loop: EventLoop, listener: socket.socket) -> None:
+    handler, _, peer = join(loop, listener)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer.close()
-    run_until(swarm, lambda: bool(handler.reasons))
+    run_until(loop, lambda: bool(handler.reasons))
     assert handler.reasons == ["Connection reset by peer"]
 
 
-def test_a_refused_connection_is_told(swarm: Swarm, listener: socket.socket) -> None:
+def test_a_refused_connection_is_told(loop: EventLoop, listener: socket.socket) -> None:
     address = listener.getsockname()
     listener.close()
     handler = Recorder()
-    swarm.connect(handler, address)
-    run_until(swarm, lambda: bool(handler.reasons))
+    loop.connect(handler, address)
+    run_until(loop, lambda: bool(handler.reasons))
     assert handler.reasons == ["Connection refused"]
     assert handler.opened == 0
 
 
-def test_ones_own_close_and_abort_are_not_told(swarm: Swarm, listener: socket.socket) -> None:
-    first, one, peer_one = join(swarm, listener)
-    second, two, peer_two = join(swarm, listener)
+def test_ones_own_close_and_abort_are_not_told(loop: EventLoop, listener: socket.socket) -> None:
+    first, one, peer_one = join(loop, listener)
+    second, two, peer_two = join(loop, listener)
     with peer_one, peer_two:
         one.close()
         two.abort()
-        swarm.turn()
+        loop.turn()
         assert peer_one.recv(1) == b""
         with pytest.raises(ConnectionResetError):
             peer_two.recv(1)
@@ -157,106 +158,108 @@ def test_ones_own_close_and_abort_are_not_told(swarm: Swarm, listener: socket.so
 
 
 def test_a_new_socket_with_the_number_of_a_closed_one_gets_none_of_its_events(
-    swarm: Swarm, listener: socket.socket
+    loop: EventLoop, listener: socket.socket
 ) -> None:
-    first, one, peer_one = join(swarm, listener)
-    second, two, peer_two = join(swarm, listener)
+    first, one, peer_one = join(loop, listener)
+    second, two, peer_two = join(loop, listener)
     replacement = Recorder()
 
     def swap(data: bytes) -> None:
         other = two if data == b"1" else one
         other.close()
-        swarm.connect(replacement, listener.getsockname())
+        loop.connect(replacement, listener.getsockname())
 
     first.on_data = second.on_data = swap
     with peer_one, peer_two:
         peer_one.sendall(b"1")
         peer_two.sendall(b"2")
-        run_until(swarm, lambda: replacement.opened == 1)
+        run_until(loop, lambda: replacement.opened == 1)
     assert bytes(first.data + second.data) in (b"1", b"2")
     assert replacement.reasons == []
 
 
-def test_what_was_read_before_the_end_is_handed_out_before_it(swarm: Swarm, listener: socket.socket) -> None:
-    handler, _, peer = join(swarm, listener)
+def test_what_was_read_before_the_end_is_handed_out_before_it(loop: EventLoop, listener: socket.socket) -> None:
+    handler, _, peer = join(loop, listener)
     peer.sendall(bytes(200_000))
     peer.close()
-    run_until(swarm, lambda: bool(handler.reasons))
+    run_until(loop, lambda: bool(handler.reasons))
     assert len(handler.data) == 200_000
 
 
 def test_what_was_read_is_forgotten_when_its_connection_is_closed_meanwhile(
-    swarm: Swarm, listener: socket.socket
+    loop: EventLoop, listener: socket.socket
 ) -> None:
-    first, one, peer_one = join(swarm, listener)
-    second, two, peer_two = join(swarm, listener)
+    first, one, peer_one = join(loop, listener)
+    second, two, peer_two = join(loop, listener)
     first.on_data = lambda data: two.close()
     second.on_data = lambda data: one.close()
     with peer_one, peer_two:
         peer_one.sendall(b"1")
         peer_two.sendall(b"2")
-        run_until(swarm, lambda: bool(first.data or second.data))
-        run_until(swarm, lambda: not swarm.busy)
+        run_until(loop, lambda: bool(first.data or second.data))
+        run_until(loop, lambda: not loop.busy)
     assert bytes(first.data + second.data) in (b"1", b"2")
     assert first.reasons == second.reasons == []
 
 
-def test_a_full_inbox_stops_the_reading(swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_inbox_stops_the_reading(
+    loop: EventLoop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(swarm_module, "INBOX_BYTES_MAX", 1)
     monkeypatch.setattr(swarm_module, "WORK_NS_MAX", -1)
-    handlers = [join(swarm, listener) for _ in range(3)]
+    handlers = [join(loop, listener) for _ in range(3)]
     for _, _, peer in handlers:
         peer.sendall(b"x")
-    run_until(swarm, lambda: sum(len(handler.data) for handler, _, _ in handlers) == 1)
-    swarm.turn()
+    run_until(loop, lambda: sum(len(handler.data) for handler, _, _ in handlers) == 1)
+    loop.turn()
     assert sum(len(handler.data) for handler, _, _ in handlers) == 2
-    run_until(swarm, lambda: all(handler.data == b"x" for handler, _, _ in handlers))
+    run_until(loop, lambda: all(handler.data == b"x" for handler, _, _ in handlers))
     for _, _, peer in handlers:
         peer.close()
 
 
-def test_paused_connections_are_not_read(swarm: Swarm, listener: socket.socket) -> None:
-    handler, connection, peer = join(swarm, listener)
+def test_paused_connections_are_not_read(loop: EventLoop, listener: socket.socket) -> None:
+    handler, connection, peer = join(loop, listener)
     with peer:
         connection.pause()
         peer.sendall(b"later")
         for _ in range(3):
-            swarm.turn()
+            loop.turn()
         assert handler.data == b""
         connection.resume()
-        run_until(swarm, lambda: handler.data == b"later")
+        run_until(loop, lambda: handler.data == b"later")
 
 
-def test_pieces_are_read_one_at_a_time(swarm: Swarm, listener: socket.socket) -> None:
+def test_pieces_are_read_one_at_a_time(loop: EventLoop, listener: socket.socket) -> None:
     handler = Recorder()
-    connection = swarm.connect(handler, listener.getsockname(), piece_bytes=4)
-    run_until(swarm, lambda: handler.opened == 1)
+    connection = loop.connect(handler, listener.getsockname(), piece_bytes=4)
+    run_until(loop, lambda: handler.opened == 1)
     peer, _ = listener.accept()
     with peer:
         peer.sendall(b"onetwo")
-        run_until(swarm, lambda: bool(handler.data))
+        run_until(loop, lambda: bool(handler.data))
         for _ in range(3):
-            swarm.turn()
+            loop.turn()
         assert handler.data == b"onet"
         connection.resume()
-        run_until(swarm, lambda: handler.data == b"onetwo")
+        run_until(loop, lambda: handler.data == b"onetwo")
 
 
 def test_only_so_many_connects_are_under_way(listener: socket.socket) -> None:
-    swarm = Swarm(connects_max=3)
+    loop = EventLoop(connects_max=3)
     handlers = [Recorder() for _ in range(20)]
     for handler in handlers:
-        swarm.connect(handler, listener.getsockname())
+        loop.connect(handler, listener.getsockname())
     most = 0
 
     def done() -> bool:
         nonlocal most
         opened = sum(handler.opened for handler in handlers)
-        most = max(most, len(swarm) - opened)
+        most = max(most, len(loop) - opened)
         return opened == 20
 
-    run_until(swarm, done)
-    swarm.stop()
+    run_until(loop, done)
+    loop.stop()
     assert 1 <= most <= 3
 
 
@@ -274,60 +277,60 @@ class FewPorts(socket.socket):
 
 
 def test_when_ports_run_out_the_next_source_address_is_taken(
-    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    loop: EventLoop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm_module, "_Socket", FewPorts)
     monkeypatch.setattr(FewPorts, "left", {})
     handlers = [Recorder() for _ in range(5)]
     for handler in handlers:
-        swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: all(handler.opened for handler in handlers))
+        loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: all(handler.opened for handler in handlers))
     assert [source for source, left in FewPorts.left.items() if left < 2] == ["0.0.0.0", "127.0.0.2", "127.0.0.3"]
-    assert swarm.ports_exhausted == 0
+    assert loop.ports_exhausted == 0
 
 
 def test_no_port_on_any_address_is_counted_and_told(
-    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    loop: EventLoop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(swarm_module, "_Socket", FewPorts)
     monkeypatch.setattr(swarm_module, "SOURCES_MAX", 1)
     monkeypatch.setattr(FewPorts, "left", {"0.0.0.0": 0, "127.0.0.2": 0})
     handler = Recorder()
-    swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: bool(handler.reasons))
-    assert swarm.ports_exhausted == 1
+    loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: bool(handler.reasons))
+    assert loop.ports_exhausted == 1
     assert handler.reasons == ["Cannot assign requested address"]
 
 
 def test_no_descriptor_left_is_counted_and_told(
-    swarm: Swarm, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    loop: EventLoop, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(swarm_module, "_Socket", none_left)
     handler = Recorder()
-    swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: bool(handler.reasons))
-    assert swarm.descriptors_exhausted == 1
+    loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: bool(handler.reasons))
+    assert loop.descriptors_exhausted == 1
     assert handler.reasons == ["Too many open files"]
 
 
-def test_due_times_run_in_order_and_never_early(swarm: Swarm) -> None:
+def test_due_times_run_in_order_and_never_early(loop: EventLoop) -> None:
     start_ns = monotonic_ns()
     ran: list[tuple[int, int]] = []
     for delay_ms in (5, 1, 3, 0, 1):
-        swarm.at(start_ns + delay_ms * 1_000_000, lambda due_ns, now_ns: ran.append((due_ns, now_ns)))
-    run_until(swarm, lambda: len(ran) == 5)
+        loop.at(start_ns + delay_ms * 1_000_000, lambda due_ns, now_ns: ran.append((due_ns, now_ns)))
+    run_until(loop, lambda: len(ran) == 5)
     assert [(due_ns - start_ns) // 1_000_000 for due_ns, _ in ran] == [0, 1, 1, 3, 5]
     assert all(now_ns >= due_ns for due_ns, now_ns in ran)
 
 
-def test_an_earlier_due_time_replaces_the_armed_one(swarm: Swarm) -> None:
+def test_an_earlier_due_time_replaces_the_armed_one(loop: EventLoop) -> None:
     ran: list[str] = []
-    swarm.at(monotonic_ns() + 3_600_000_000_000, lambda due_ns, now_ns: ran.append("in an hour"))
-    swarm.at(monotonic_ns() + 1_000_000, lambda due_ns, now_ns: ran.append("soon"))
-    run_until(swarm, lambda: bool(ran))
+    loop.at(monotonic_ns() + 3_600_000_000_000, lambda due_ns, now_ns: ran.append("in an hour"))
+    loop.at(monotonic_ns() + 1_000_000, lambda due_ns, now_ns: ran.append("soon"))
+    run_until(loop, lambda: bool(ran))
     assert ran == ["soon"]
 
 
@@ -345,29 +348,29 @@ class SlowToRead:
 def test_a_tick_that_comes_while_the_timer_is_read_is_not_early(monkeypatch: pytest.MonkeyPatch) -> None:
     lags: list[int] = []
     clock = [1_000_000_000]
-    swarm = Swarm(on_tick=lags.append)
+    loop = EventLoop(on_tick=lags.append)
     with monkeypatch.context() as patched:
         patched.setattr(swarm_module, "monotonic_ns", lambda: clock[0])
-        patched.setattr(swarm, "_ticker", SlowToRead(clock))
-        swarm._tick_ns = clock[0]
-        swarm._tick()
-    swarm.stop()
+        patched.setattr(loop, "_ticker", SlowToRead(clock))
+        loop._tick_ns = clock[0]
+        loop._tick()
+    loop.stop()
     assert lags == [2 * TICK_NS, TICK_NS, 0]
 
 
 def test_the_lag_of_the_loop_is_sampled_also_for_ticks_that_were_missed() -> None:
     lags: list[int] = []
-    swarm = Swarm(on_tick=lags.append)
-    swarm._tick_ns = monotonic_ns() - 20_000_000
-    swarm._ticker.arm(swarm._tick_ns, 5_000_000)
-    swarm.turn()
-    swarm.stop()
+    loop = EventLoop(on_tick=lags.append)
+    loop._tick_ns = monotonic_ns() - 20_000_000
+    loop._ticker.arm(loop._tick_ns, 5_000_000)
+    loop.turn()
+    loop.stop()
     assert len(lags) >= 4
     assert lags == sorted(lags, reverse=True)
     assert lags[0] >= 20_000_000
 
 
-def test_a_websocket_server_answers_the_upgrade(swarm: Swarm) -> None:
+def test_a_websocket_server_answers_the_upgrade(loop: EventLoop) -> None:
     def echo(connection: ServerConnection) -> None:
         for message in connection:
             connection.send(message)
@@ -376,16 +379,16 @@ def test_a_websocket_server_answers_the_upgrade(swarm: Swarm) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         handler = Recorder()
-        connection = swarm.connect(handler, server.socket.getsockname())
-        run_until(swarm, lambda: handler.opened == 1)
+        connection = loop.connect(handler, server.socket.getsockname())
+        run_until(loop, lambda: handler.opened == 1)
         connection.send(
             b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        run_until(swarm, lambda: b"\r\n\r\n" in handler.data)
+        run_until(loop, lambda: b"\r\n\r\n" in handler.data)
         assert handler.data.startswith(b"HTTP/1.1 101 ")
         connection.send(b"\x82\x85\0\0\0\0hello")
-        run_until(swarm, lambda: handler.data.endswith(b"\x82\x05hello"))
+        run_until(loop, lambda: handler.data.endswith(b"\x82\x05hello"))
         connection.close()
         server.shutdown()
         thread.join()
@@ -412,37 +415,37 @@ def serve_tls(listener: socket.socket) -> threading.Thread:
 
 def test_tls_carries_more_than_a_record_each_way(listener: socket.socket) -> None:
     thread = serve_tls(listener)
-    swarm = Swarm(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
+    loop = EventLoop(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
     handler = Recorder()
-    connection = swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: handler.opened == 1)
+    connection = loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: handler.opened == 1)
     sent = bytes(range(256)) * 4000
     connection.send(sent)
-    run_until(swarm, lambda: len(handler.data) == len(sent))
+    run_until(loop, lambda: len(handler.data) == len(sent))
     assert handler.data == sent
-    swarm.stop()
+    loop.stop()
     thread.join()
 
 
 def test_pieces_of_a_tls_record_go_on_by_themselves(listener: socket.socket) -> None:
     thread = serve_tls(listener)
-    swarm = Swarm(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
+    loop = EventLoop(tls=ssl.create_default_context(cafile=str(CERTIFICATE)), server_name="localhost")
     handler = Recorder()
-    connection = swarm.connect(handler, listener.getsockname(), piece_bytes=16)
-    run_until(swarm, lambda: handler.opened == 1)
+    connection = loop.connect(handler, listener.getsockname(), piece_bytes=16)
+    run_until(loop, lambda: handler.opened == 1)
     connection.send(bytes(500))
-    run_until(swarm, lambda: len(handler.data) == 500)
-    swarm.stop()
+    run_until(loop, lambda: len(handler.data) == 500)
+    loop.stop()
     thread.join()
 
 
 def test_a_certificate_that_does_not_verify_ends_the_connection(listener: socket.socket) -> None:
     thread = serve_tls(listener)
-    swarm = Swarm(tls=ssl.create_default_context(), server_name="localhost")
+    loop = EventLoop(tls=ssl.create_default_context(), server_name="localhost")
     handler = Recorder()
-    swarm.connect(handler, listener.getsockname())
-    run_until(swarm, lambda: bool(handler.reasons))
-    swarm.stop()
+    loop.connect(handler, listener.getsockname())
+    run_until(loop, lambda: bool(handler.reasons))
+    loop.stop()
     thread.join()
     assert handler.opened == 0
     assert "certificate verify failed" in handler.reasons[0].lower()

@@ -1,4 +1,4 @@
-"""A participant against a scripted relay: no socket, and no clock but the swarm's due times."""
+"""A participant against a scripted relay: no socket, and no clock but the loop's due times."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
-from loadtests.driver.participant import RETRY_NS_MIN, Actor, Due
-from loadtests.driver.population import Crowd
+from loadtests.driver.participant import RETRY_NS_MIN, Due, Participant
+from loadtests.driver.population import Population
 from loadtests.measuring.series import series_name
 from loadtests.sealing.records import EPHEMERAL_FLAG, Kind
 from loadtests.settings import Settings
@@ -54,7 +54,7 @@ class FakeConnection:
         self.paused = False
 
 
-class FakeSwarm:
+class FakeLoop:
     def __init__(self) -> None:
         self.now_ns = 1_000_000_000_000
         self.connections: list[FakeConnection] = []
@@ -117,14 +117,14 @@ class Stage:
             duration_s=1000.0,
             run="t",
         )
-        self.crowd = Crowd(settings, worker=0)
-        self.crowd.swarm.stop()
-        self.swarm = FakeSwarm()
-        self.crowd.swarm = self.swarm  # type: ignore[assignment]  # stands in for it
+        self.population = Population(settings, worker=0)
+        self.population.loop.stop()
+        self.loop = FakeLoop()
+        self.population.loop = self.loop  # type: ignore[assignment]  # stands in for it
         self.dialects: list[ScriptedDialect] = []
-        self.crowd.dialect = self.new_dialect  # type: ignore[method-assign,assignment]  # as above
-        self.crowd.enter(index)
-        self.actor: Actor = self.crowd.actors[index]
+        self.population.dialect = self.new_dialect  # type: ignore[method-assign,assignment]  # as above
+        self.population.enter(index)
+        self.participant: Participant = self.population.participants[index]
         self.peer_counter = 0
 
     def new_dialect(self) -> ScriptedDialect:
@@ -133,7 +133,7 @@ class Stage:
 
     @property
     def connection(self) -> FakeConnection:
-        return self.swarm.connections[-1]
+        return self.loop.connections[-1]
 
     @property
     def dialect(self) -> ScriptedDialect:
@@ -146,61 +146,61 @@ class Stage:
 
     def tell(self, *events: Event) -> None:
         self.dialect.script = list(events)
-        self.connection.paused = self.connection.piece_bytes is not None  # as the swarm does after a read
-        self.actor.received(b"something", self.swarm.now_ns)
+        self.connection.paused = self.connection.piece_bytes is not None  # as the loop does after a read
+        self.participant.received(b"something", self.loop.now_ns)
 
     def join(self, head: int = 0) -> None:
-        self.actor.connected(self.swarm.now_ns)
+        self.participant.connected(self.loop.now_ns)
         self.tell(Ready(None))
         self.tell(*(Subscribed(stream, EPOCH, head, True) for stream in self.dialect.asked))
 
     def go(self) -> None:
-        self.crowd.go(self.swarm.now_ns, 1)
+        self.population.go(self.loop.now_ns, 1)
 
     def due(self, *, durable: bool = True) -> Due:
         kind = Kind.MESSAGE if durable else Kind.TYPING
-        return Due(STREAM, kind, durable, 0, b"body", self.swarm.now_ns)
+        return Due(STREAM, kind, durable, 0, b"body", self.loop.now_ns)
 
     def from_peer(self, seq: int | None, *, kind: Kind = Kind.MESSAGE, clock: int = 1, skip: int = 0) -> Any:
         self.peer_counter += 1 + skip
         flags = EPHEMERAL_FLAG if seq is None else 0
-        now_ns = self.swarm.now_ns
-        sealer = self.crowd.sealer(STREAM, 1, 0)
+        now_ns = self.loop.now_ns
+        sealer = self.population.sealer(STREAM, 1, 0)
         sealed = sealer.seal(kind, self.peer_counter, now_ns - 5000, now_ns - 3000, b"", clock=clock, flags=flags)
         return State(STREAM, b"", 0, sealed) if seq is None else (STREAM, seq, None, sealed)
 
     def values(self, metric: str, **labels: str) -> list[int]:
-        return list(self.crowd.recorder.series(series_name(metric, **labels)))
+        return list(self.population.recorder.series(series_name(metric, **labels)))
 
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
-    stage.crowd.close()
+    stage.population.close()
 
 
 def test_it_joins_when_every_stream_of_its_plan_is_attached(stage: Stage) -> None:
-    stage.actor.connected(stage.swarm.now_ns)
+    stage.participant.connected(stage.loop.now_ns)
     stage.tell(Reply(b"hello"))
     stage.tell(Ready(None))
     assert stage.words == ["opening", "hello", "subscribe", "0"]
-    assert not stage.actor.joined
+    assert not stage.participant.joined
     stage.tell(Subscribed(STREAM, EPOCH, 0, True))
-    assert stage.actor.joined
-    assert (stage.crowd.joined, stage.crowd.joined_first, stage.crowd.attached) == (1, 1, 1)
+    assert stage.participant.joined
+    assert (stage.population.joined, stage.population.joined_first, stage.population.attached) == (1, 1, 1)
     assert len(stage.values("join")) == 1
 
 
 def test_what_is_due_before_it_is_attached_waits_and_keeps_its_intended_time(stage: Stage) -> None:
     due = stage.due()
-    stage.actor.publish(due)
-    stage.actor.publish(stage.due(durable=False))
-    assert stage.actor.unsent == 1
-    assert stage.crowd.tally.skipped == 1
+    stage.participant.publish(due)
+    stage.participant.publish(stage.due(durable=False))
+    assert stage.participant.unsent == 1
+    assert stage.population.counts.skipped == 1
     stage.join()
     assert stage.words[-2:] == ["publish", "1000"]
-    stamp = stage.crowd.opener(STREAM, 0, 1).stamp(stage.dialect.sealed[1000])
+    stamp = stage.population.opener(STREAM, 0, 1).stamp(stage.dialect.sealed[1000])
     assert stamp.intended_ns == due.intended_ns
     assert stamp.sent_ns > 0
     assert stamp.counter == 1
@@ -208,53 +208,53 @@ def test_what_is_due_before_it_is_attached_waits_and_keeps_its_intended_time(sta
 
 def test_an_acknowledgement_is_timed_once(stage: Stage) -> None:
     stage.join()
-    stage.actor.publish(stage.due())
-    assert not stage.actor.silent
+    stage.participant.publish(stage.due())
+    assert not stage.participant.silent
     stage.tell(Published(1000, 1), Published(1000, 1))
-    assert stage.actor.silent
+    assert stage.participant.silent
     assert len(stage.values("ack", kind="message")) == 1
 
 
 def test_no_more_than_the_window_is_under_way(stage: Stage) -> None:
     stage.join()
     for _ in range(PUBLISH_WINDOW + 3):
-        stage.actor.publish(stage.due())
-    assert stage.actor.unacknowledged == PUBLISH_WINDOW
-    assert stage.actor.unsent == 3
+        stage.participant.publish(stage.due())
+    assert stage.participant.unacknowledged == PUBLISH_WINDOW
+    assert stage.participant.unsent == 3
     stage.tell(Published(1000, 1))
-    assert stage.actor.unsent == 2
+    assert stage.participant.unsent == 2
     assert stage.words[-1] == str(1000 + PUBLISH_WINDOW)
 
 
 def test_states_do_not_wait_for_the_window(stage: Stage) -> None:
     stage.join()
     for _ in range(PUBLISH_WINDOW + 1):
-        stage.actor.publish(stage.due())
+        stage.participant.publish(stage.due())
     # The relay acknowledges no states: one that is held back while it stands still would hide that.
-    stage.actor.publish(stage.due(durable=False))
+    stage.participant.publish(stage.due(durable=False))
     assert stage.words[-2:] == ["state", "0"]
-    assert stage.crowd.tally.skipped == 0
+    assert stage.population.counts.skipped == 0
 
 
 def test_who_was_never_subscribed_is_owed_nothing_from_before(stage: Stage) -> None:
-    stage.actor.connected(stage.swarm.now_ns)
+    stage.participant.connected(stage.loop.now_ns)
     stage.tell(Ready(None))
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
-    stage.actor.connected(stage.swarm.now_ns)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
+    stage.participant.connected(stage.loop.now_ns)
     stage.tell(Ready(None))
     assert stage.dialect.asked == {STREAM: (None, None)}
 
 
 def test_after_a_lost_connection_it_resumes_and_repeats_with_the_same_id_and_stamp(stage: Stage) -> None:
     stage.join(head=4)
-    stage.actor.publish(stage.due())
+    stage.participant.publish(stage.due())
     sealed = stage.dialect.sealed[1000]
     stage.tell(stage.from_peer(5))
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    assert stage.crowd.attached == 0
-    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
-    stage.actor.connected(stage.swarm.now_ns)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    assert stage.population.attached == 0
+    stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
+    stage.participant.connected(stage.loop.now_ns)
     stage.tell(Ready(None))
     assert stage.dialect.asked == {STREAM: (EPOCH, 5)}
     stage.tell(Subscribed(STREAM, EPOCH, 5, True))
@@ -265,8 +265,8 @@ def test_after_a_lost_connection_it_resumes_and_repeats_with_the_same_id_and_sta
 
 def test_it_has_caught_up_when_it_has_all_up_to_the_head(stage: Stage) -> None:
     stage.join(head=4)
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
     stage.join(head=6)
     assert stage.values("resume") == []
     stage.tell(stage.from_peer(5))
@@ -277,12 +277,12 @@ def test_it_has_caught_up_when_it_has_all_up_to_the_head(stage: Stage) -> None:
 
 def test_it_catches_up_with_a_relay_that_forgot_while_it_was_catching_up(stage: Stage) -> None:
     stage.join(head=4)
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
     stage.join(head=6)
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    stage.swarm.advance(stage.swarm.now_ns + 5 * RETRY_NS_MIN)
-    stage.actor.connected(stage.swarm.now_ns)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    stage.loop.advance(stage.loop.now_ns + 5 * RETRY_NS_MIN)
+    stage.participant.connected(stage.loop.now_ns)
     stage.tell(Ready(None))
     stage.tell(Subscribed(STREAM, EPOCH + 1, 0, False))
     assert len(stage.values("resume")) == 1
@@ -291,35 +291,35 @@ def test_it_catches_up_with_a_relay_that_forgot_while_it_was_catching_up(stage: 
 def test_it_comes_back_less_and_less_often(stage: Stage) -> None:
     gaps = []
     for _ in range(6):
-        lost_ns = stage.swarm.now_ns
-        before = len(stage.swarm.connections)
-        stage.actor.closed("refused", lost_ns)
-        while len(stage.swarm.connections) == before:
-            stage.swarm.advance(stage.swarm.now_ns + 10_000_000)
-        gaps.append(round((stage.swarm.now_ns - lost_ns) / 1e8))
+        lost_ns = stage.loop.now_ns
+        before = len(stage.loop.connections)
+        stage.participant.closed("refused", lost_ns)
+        while len(stage.loop.connections) == before:
+            stage.loop.advance(stage.loop.now_ns + 10_000_000)
+        gaps.append(round((stage.loop.now_ns - lost_ns) / 1e8))
     assert gaps == [1, 2, 4, 8, 16, 20]
 
 
 def test_a_refusal_that_may_pass_is_repeated_and_another_is_given_up(stage: Stage) -> None:
     stage.join()
-    stage.actor.publish(stage.due())
-    stage.actor.publish(stage.due())
+    stage.participant.publish(stage.due())
+    stage.participant.publish(stage.due())
     stage.tell(Refused(Code.STORE, "publish", 1000), Refused(Code.SEALED_SIZE, "publish", 1001))
-    assert stage.actor.unacknowledged == 1
-    stage.swarm.advance(stage.swarm.now_ns + RETRY_NS_MIN)
+    assert stage.participant.unacknowledged == 1
+    stage.loop.advance(stage.loop.now_ns + RETRY_NS_MIN)
     assert stage.words.count("1000") == 2
     assert stage.words.count("1001") == 1
-    assert stage.crowd.tally.refused[Kind.MESSAGE] == 1
-    finals = stage.crowd.ledger.sent_log().finals()
+    assert stage.population.counts.refused[Kind.MESSAGE] == 1
+    finals = stage.population.ledger.sent_log().finals()
     assert finals.lines[STREAM, True][0] == (2, frozenset({2}))
 
 
 def test_a_refused_state_is_not_taken_for_a_record_with_that_id(stage: Stage) -> None:
     stage.join()
-    stage.actor.publish(stage.due())
+    stage.participant.publish(stage.due())
     stage.tell(Refused(Code.RATE, "publish", 0))
-    assert stage.actor.unacknowledged == 1
-    assert stage.crowd.tally.events["refused: publish RATE"] == 1
+    assert stage.participant.unacknowledged == 1
+    assert stage.population.counts.events["refused: publish RATE"] == 1
 
 
 def test_deliveries_are_timed_from_intended_and_from_actual_send(stage: Stage) -> None:
@@ -338,8 +338,8 @@ def test_a_duplicate_and_what_does_not_open_are_not_timed(stage: Stage) -> None:
     record = stage.from_peer(1)
     stage.tell(record, record, (STREAM, 2, None, bytes(256)))
     assert len(stage.values("deliver", kind="message", basis="sent")) == 1
-    assert stage.crowd.tally.unopened == 1
-    assert stage.crowd.ledger.settlement.duplicated[Kind.MESSAGE] == 1
+    assert stage.population.counts.unopened == 1
+    assert stage.population.ledger.settlement.duplicated[Kind.MESSAGE] == 1
 
 
 def test_a_time_of_another_clock_is_corrected_and_without_an_offset_left_out(stage: Stage) -> None:
@@ -347,11 +347,11 @@ def test_a_time_of_another_clock_is_corrected_and_without_an_offset_left_out(sta
     stage.go()
     stage.tell(stage.from_peer(1, clock=2))
     assert stage.values("deliver", kind="message", basis="sent") == []
-    stage.crowd.compare_clocks({1: 1_000, 2: 4_000})
+    stage.population.compare_clocks({1: 1_000, 2: 4_000})
     stage.tell(stage.from_peer(2, clock=2))
     # Clock 2 is 3000 ns behind ours: what it stamped happened 3000 ns later than it says... by our clock.
     assert stage.values("deliver", kind="message", basis="sent") == [3000 - 3000]
-    assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 2
+    assert stage.population.ledger.settlement.delivered[Kind.MESSAGE] == 2
 
 
 def test_a_slow_reader_without_an_offset_is_not_timed_either() -> None:
@@ -360,116 +360,118 @@ def test_a_slow_reader_without_an_offset_is_not_timed_either() -> None:
     stage.go()
     stage.tell(stage.from_peer(1, clock=2))
     assert stage.values("deliver_slow") == []
-    assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 1
-    stage.crowd.close()
+    assert stage.population.ledger.settlement.delivered[Kind.MESSAGE] == 1
+    stage.population.close()
 
 
 def test_a_message_is_answered_by_two_receipts_at_their_times(stage: Stage) -> None:
     stage.join()
     stage.go()
     stage.tell(stage.from_peer(1))
-    came_ns = stage.swarm.now_ns
-    delays = [stage.crowd.workload.think_ns(0, 1, 1, kind) for kind in (Kind.RECEIPT_DELIVERED, Kind.RECEIPT_READ)]
-    stage.swarm.advance(came_ns + max(delays))
-    opener = stage.crowd.opener(STREAM, 0, 1)
+    came_ns = stage.loop.now_ns
+    delays = [stage.population.workload.think_ns(0, 1, 1, kind) for kind in (Kind.RECEIPT_DELIVERED, Kind.RECEIPT_READ)]
+    stage.loop.advance(came_ns + max(delays))
+    opener = stage.population.opener(STREAM, 0, 1)
     stamps = [opener.open(sealed) for sealed in stage.dialect.sealed.values()]
     assert [stamp.kind for stamp, _ in stamps] == [Kind.RECEIPT_DELIVERED, Kind.RECEIPT_READ]
     assert [stamp.intended_ns - came_ns for stamp, _ in stamps] == delays
-    assert {stage.crowd.workload.read_receipt(body) for _, body in stamps} == {(STREAM, 1, 1)}
+    assert {stage.population.workload.read_receipt(body) for _, body in stamps} == {(STREAM, 1, 1)}
 
 
 def test_nothing_new_begins_after_the_end_of_the_load(stage: Stage) -> None:
     stage.join()
     stage.go()
     stage.tell(stage.from_peer(1))
-    stage.crowd.stop()
-    stage.swarm.advance(stage.swarm.now_ns + 10_000_000_000)
+    stage.population.stop()
+    stage.loop.advance(stage.loop.now_ns + 10_000_000_000)
     assert stage.dialect.sealed == {}
 
 
 def test_what_waits_when_the_final_counters_are_told_stays_unsent(stage: Stage) -> None:
     stage.join()
     for _ in range(PUBLISH_WINDOW + 1):
-        stage.actor.publish(stage.due())
-    log = stage.crowd.fall_quiet()
+        stage.participant.publish(stage.due())
+    log = stage.population.end_sending()
     stage.tell(Published(1000, 1))
-    assert (stage.actor.unsent, stage.actor.unacknowledged) == (1, PUBLISH_WINDOW - 1)
+    assert (stage.participant.unsent, stage.participant.unacknowledged) == (1, PUBLISH_WINDOW - 1)
     assert log.finals().lines[STREAM, True][0][0] == PUBLISH_WINDOW
 
 
 def test_going_away_brings_it_back_after_the_time_that_was_asked_for(stage: Stage) -> None:
     stage.join()
-    told_ns = stage.swarm.now_ns
+    told_ns = stage.loop.now_ns
     stage.tell(GoingAway(1_000))
     assert stage.connection.state == "closed"
-    stage.swarm.advance(told_ns + 999_000_000)
-    assert len(stage.swarm.connections) == 1
-    stage.swarm.advance(told_ns + 2_000_000_000)
-    assert len(stage.swarm.connections) == 2
+    stage.loop.advance(told_ns + 999_000_000)
+    assert len(stage.loop.connections) == 1
+    stage.loop.advance(told_ns + 2_000_000_000)
+    assert len(stage.loop.connections) == 2
 
 
 def test_a_close_by_the_relay_is_counted_with_its_code(stage: Stage) -> None:
     stage.join()
     stage.tell(Closed(4060, "slow"))
-    assert stage.crowd.tally.events == {"disconnected: code 4060": 1}
+    assert stage.population.counts.events == {"disconnected: code 4060": 1}
 
 
 def test_in_the_end_it_leaves_and_its_account_reconciles(stage: Stage) -> None:
     stage.join()
     stage.go()
-    stage.actor.publish(stage.due())
+    stage.participant.publish(stage.due())
     sealed = stage.dialect.sealed[1000]
     stage.tell(Published(1000, 1), (STREAM, 1, None, sealed))
-    stage.crowd.stop()
-    stage.crowd.drain()
+    stage.population.stop()
+    stage.population.drain()
     assert stage.words[-2:] == ["unsubscribe", "0"]
-    assert not stage.actor.gone
+    assert not stage.participant.gone
     stage.tell(Unsubscribed(STREAM, 1))
-    assert stage.actor.gone
-    log = stage.crowd.ledger.sent_log()
-    stage.crowd.settle(log.finals())
-    totals = stage.crowd.ledger.settle(log.finals()).totals(log)
+    assert stage.participant.gone
+    log = stage.population.ledger.sent_log()
+    stage.population.settle(log.finals())
+    totals = stage.population.ledger.settle(log.finals()).totals(log)
     assert (totals.delivered, totals.lost, totals.faults) == (1, 0, [])
     assert totals.reconciled
 
 
 def test_who_comes_back_while_all_leave_gets_what_it_missed_first(stage: Stage) -> None:
     stage.join()
-    stage.actor.closed("reset", stage.swarm.now_ns)
-    stage.crowd.drain()
-    assert not stage.actor.gone
-    stage.swarm.advance(stage.swarm.now_ns + 3 * RETRY_NS_MIN)
+    stage.participant.closed("reset", stage.loop.now_ns)
+    stage.population.drain()
+    assert not stage.participant.gone
+    stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
     stage.join(head=1)
     assert stage.words[-2:] == ["unsubscribe", "0"]
     stage.tell(stage.from_peer(1), Unsubscribed(STREAM, 1))
-    assert stage.actor.gone
-    assert stage.crowd.ledger.settlement.delivered[Kind.MESSAGE] == 1
+    assert stage.participant.gone
+    assert stage.population.ledger.settlement.delivered[Kind.MESSAGE] == 1
 
 
 def test_a_slow_reader_pauses_and_is_not_among_the_latencies() -> None:
     slow = next(
-        index for index in range(1, 40) if Stage("slow-readers", 40, index).actor._plan.read_bytes_per_s is not None
+        index
+        for index in range(1, 40)
+        if Stage("slow-readers", 40, index).participant._plan.read_bytes_per_s is not None
     )
     stage = Stage("slow-readers", 40, slow)
     stage.join()
     stage.go()
-    sealer = stage.crowd.sealer(STREAM, 0, None)
-    now_ns = stage.swarm.now_ns
+    sealer = stage.population.sealer(STREAM, 0, None)
+    now_ns = stage.loop.now_ns
     assert not stage.connection.paused
     stage.tell((STREAM, 1, None, sealer.seal(Kind.MESSAGE, 1, now_ns, now_ns, b"", clock=1)))
     assert stage.values("deliver", kind="message", basis="sent") == []
     assert stage.values("deliver_slow") == [0]
     assert stage.connection.paused
     # "something" has 9 bytes, each of which takes its time.
-    rate = stage.actor._plan.read_bytes_per_s
+    rate = stage.participant._plan.read_bytes_per_s
     assert rate is not None
-    stage.swarm.advance(now_ns + 8 * 1_000_000_000 // rate)
+    stage.loop.advance(now_ns + 8 * 1_000_000_000 // rate)
     assert stage.connection.paused
-    stage.swarm.advance(now_ns + 9 * 1_000_000_000 // rate)
+    stage.loop.advance(now_ns + 9 * 1_000_000_000 // rate)
     assert not stage.connection.paused
     stage.connection.paused = True
-    stage.crowd.stop()
+    stage.population.stop()
     assert not stage.connection.paused
     stage.tell()
     assert not stage.connection.paused, "who reads slowly does so only while the load goes on"
-    stage.crowd.close()
+    stage.population.close()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.sealing.records import Kind
-from loadtests.workload import catalogue as mixes
+from loadtests.workload import catalogue
 from loadtests.workload.arrivals import NS
-from loadtests.workload.catalogue import MIXES, SCENARIOS
+from loadtests.workload.catalogue import SCENARIOS
 from loadtests.workload.traffic import CANARY, Action, ParticipantPlan, Workload
 from relay.capability import Right
 
@@ -42,8 +42,8 @@ def test_the_same_seed_gives_the_same_plan_however_it_is_dealt_out(scenario: str
     workers = [build(scenario) for _ in range(4)]
     for index in reversed(range(60)):
         one, other = alone.participant(index), workers[index % 4].participant(index)
-        assert (one.attachments, one.connect_ns, one.cuts, one.receipts) == (
-            other.attachments,
+        assert (one.memberships, one.connect_ns, one.cuts, one.receipts) == (
+            other.memberships,
             other.connect_ns,
             other.cuts,
             other.receipts,
@@ -59,16 +59,16 @@ def test_plans_hold_together(scenario: str, participants: int, seed: int) -> Non
     made = build(scenario, participants, seed=seed, rate=5.0)
     receivers: Counter[int] = Counter()
     for plan in plans(made):
-        rights = {attachment.stream: attachment.rights for attachment in plan.attachments}
-        assert len(rights) == len(plan.attachments), "attached to no stream twice"
-        assert plan.attachments, "everybody takes part"
+        rights = {membership.stream: membership.rights for membership in plan.memberships}
+        assert len(rights) == len(plan.memberships), "attached to no stream twice"
+        assert plan.memberships, "everybody takes part"
         receivers.update(stream for stream, right in rights.items() if right & Right.SUBSCRIBE)
-        for attachment in plan.attachments:
-            private = made.streams[attachment.stream].purpose == "private"
-            assert private is (attachment.peer is not None)
-            if attachment.peer is not None:
-                peers = {other.stream: other.peer for other in made.participant(attachment.peer).attachments}
-                assert peers[attachment.stream] == plan.participant
+        for membership in plan.memberships:
+            private = made.streams[membership.stream].purpose == "private"
+            assert private is (membership.peer is not None)
+            if membership.peer is not None:
+                peers = {other.stream: other.peer for other in made.participant(membership.peer).memberships}
+                assert peers[membership.stream] == plan.participant
         for stream, rule in plan.receipts.items():
             assert rights[stream] & Right.SUBSCRIBE
             assert rights[rule.to_stream] & Right.PUBLISH
@@ -79,7 +79,7 @@ def test_plans_hold_together(scenario: str, participants: int, seed: int) -> Non
             before = action.offset_ns
             assert rights[action.stream] & Right.PUBLISH
             assert action.durable is (action.kind is not Kind.TYPING)
-        assert 0 <= plan.connect_ns < made.duration_ns + mixes.FLASH_WITHIN_S * NS
+        assert 0 <= plan.connect_ns < made.duration_ns + catalogue.FLASH_WITHIN_S * NS
         assert all(0 < cut.at_ns < made.duration_ns for cut in plan.cuts)
     for stream in made.streams:
         assert receivers[stream.index] == stream.members
@@ -91,7 +91,7 @@ def test_the_rate_is_that_of_chat_messages(scenario: str) -> None:
     made = build(scenario, rate=30.0, duration_s=100.0)
     messages = sum(action.kind is Kind.MESSAGE for _, action in everything(made))
     # Those of the flash crowd are not there at the start, and send nothing until they are.
-    low = 0.6 if MIXES[scenario].flash_share else 0.9
+    low = 0.6 if SCENARIOS[scenario].flash_share else 0.9
     assert low * 3_000 < messages < 1.1 * 3_000
 
 
@@ -99,10 +99,10 @@ def test_the_rate_is_that_of_chat_messages(scenario: str) -> None:
 def test_the_default_rate_is_one_that_two_cores_carry(scenario: str) -> None:
     for participants in (10, 300, 2_000):
         made = build(scenario, participants, rate=None)
-        assert 0 < made.rate <= mixes.RATE_PER_PARTICIPANT * participants
+        assert 0 < made.rate <= catalogue.RATE_PER_PARTICIPANT * participants
         size = max((stream.members for stream in made.streams if stream.purpose == "room"), default=0)
-        in_rooms = made.rate * made.mix.room_share * size * size / participants
-        assert in_rooms <= mixes.DELIVERIES_PER_S_DEFAULT
+        in_rooms = made.rate * made.scenario.room_share * size * size / participants
+        assert in_rooms <= catalogue.DELIVERIES_PER_S_DEFAULT
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -116,8 +116,8 @@ def test_impossible_workloads_say_why(scenario: str) -> None:
         with pytest.raises(ValueError, match=text):
             build(scenario, **options)  # type: ignore[arg-type]
     assert everything(build(scenario, rate=0.0)) == []
-    smallest = build(scenario, MIXES[scenario].participants_min)
-    assert len(plans(smallest)) == MIXES[scenario].participants_min
+    smallest = build(scenario, SCENARIOS[scenario].participants_min)
+    assert len(plans(smallest)) == SCENARIOS[scenario].participants_min
     with pytest.raises(IndexError):
         smallest.participant(smallest.participants)
 
@@ -137,21 +137,21 @@ def test_typing_comes_before_each_private_message() -> None:
     actions = list(made.participant(0).actions())
     typing = [action.offset_ns for action in actions if action.kind is Kind.TYPING]
     for action in actions:
-        if action.kind is Kind.MESSAGE and action.offset_ns > mixes.TYPING_LEAD_NS_MAX:
+        if action.kind is Kind.MESSAGE and action.offset_ns > catalogue.TYPING_LEAD_NS_MAX:
             leads = [action.offset_ns - at_ns for at_ns in typing if action.offset_ns - at_ns > 0]
-            assert min(leads) <= mixes.TYPING_EVERY_NS
+            assert min(leads) <= catalogue.TYPING_EVERY_NS
 
 
 def test_an_odd_participant_chats_too() -> None:
     made = build("private-chat", 5)
-    assert [len(plan.attachments) for plan in plans(made)] == [2, 1, 1, 1, 1]
+    assert [len(plan.memberships) for plan in plans(made)] == [2, 1, 1, 1, 1]
 
 
 def test_a_private_message_is_answered_with_both_receipts() -> None:
     first = build("private-chat", 2).participant(0)
-    (attachment,) = first.attachments
+    (membership,) = first.memberships
     (rule,) = first.receipts.values()
-    assert (rule.to_stream, rule.delivered, rule.read, rule.authors) == (attachment.stream, True, True, {1})
+    assert (rule.to_stream, rule.delivered, rule.read, rule.authors) == (membership.stream, True, True, {1})
 
 
 def test_receipts_of_a_room_go_to_the_performers_inbox() -> None:
@@ -159,7 +159,7 @@ def test_receipts_of_a_room_go_to_the_performers_inbox() -> None:
     performer, *viewers = plans(made)
     room, inbox = made.streams
     assert (room.purpose, inbox.purpose, inbox.members, inbox.owner) == ("room", "inbox", 1, performer.participant)
-    assert {attachment.stream: attachment.rights for attachment in performer.attachments}[
+    assert {membership.stream: membership.rights for membership in performer.memberships}[
         inbox.index
     ] == Right.SUBSCRIBE
     for viewer in viewers:
@@ -202,9 +202,9 @@ def test_files_come_in_chunks_one_file_at_a_time() -> None:
     made = build("media", 2, rate=5.0, duration_s=60.0)
     chunks = [action for action in made.participant(0).actions() if action.kind is Kind.MEDIA]
     assert len(chunks) > 20
-    assert {chunk.body_bytes for chunk in chunks} == {mixes.MEDIA_CHUNK_BYTES}
+    assert {chunk.body_bytes for chunk in chunks} == {catalogue.MEDIA_CHUNK_BYTES}
     gaps = [after.offset_ns - before.offset_ns for before, after in pairwise(chunks)]
-    assert min(gaps) == mixes.MEDIA_CHUNK_INTERVAL_NS
+    assert min(gaps) == catalogue.MEDIA_CHUNK_INTERVAL_NS
     # Before them the chat is alone, so that what they do to it can be seen.
     assert chunks[0].offset_ns >= made.media_from_ns == 30 * NS
     assert build("evening-peak").media_from_ns == 0
@@ -215,7 +215,7 @@ def test_the_flash_crowd_comes_at_once_and_speaks_afterwards() -> None:
     late = [plan for plan in plans(made) if plan.connect_ns]
     assert len(late) == 80
     times = [plan.connect_ns / NS - 0.3 * DURATION_S for plan in late]
-    assert 0 <= min(times) < max(times) <= mixes.FLASH_WITHIN_S
+    assert 0 <= min(times) < max(times) <= catalogue.FLASH_WITHIN_S
     assert all(action.offset_ns >= plan.connect_ns for plan in late for action in plan.actions())
 
 
@@ -223,7 +223,7 @@ def test_all_are_cut_at_once_and_come_back_within_half_a_second() -> None:
     made = build("reconnect-storm")
     cuts = [plan.cuts for plan in plans(made)]
     assert {cut.at_ns for (cut,) in cuts} == {int(0.4 * DURATION_S * NS)}
-    assert 0 <= min(cut.away_ns for (cut,) in cuts) < max(cut.away_ns for (cut,) in cuts) <= mixes.CUT_AWAY_NS_MAX
+    assert 0 <= min(cut.away_ns for (cut,) in cuts) < max(cut.away_ns for (cut,) in cuts) <= catalogue.CUT_AWAY_NS_MAX
 
 
 @pytest.mark.parametrize("participants", [3, 60, 400])
@@ -273,8 +273,8 @@ def test_thinking_takes_its_time_and_the_same_each_time() -> None:
     delays = []
     for counter in range(1, 500):
         for kind, (low, high) in (
-            (Kind.RECEIPT_DELIVERED, mixes.DELIVERED_NS),
-            (Kind.RECEIPT_READ, mixes.READ_NS),
+            (Kind.RECEIPT_DELIVERED, catalogue.DELIVERED_NS),
+            (Kind.RECEIPT_READ, catalogue.READ_NS),
         ):
             delay_ns = made.think_ns(1, 2, counter, kind)
             assert low <= delay_ns < high
