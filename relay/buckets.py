@@ -34,6 +34,3 @@ class Buckets:
 
     def count(self) -> int:
         return sum(self.counts)
-
-
-__all__ = ["Buckets"]

@@ -168,19 +168,3 @@ def franking_tag(secret: bytes, *, commitment: bytes, stream: bytes, seq: int, a
     """
     content = b"".join((commitment, stream, seq.to_bytes(8, "big"), at_ns.to_bytes(8, "big"), handle))
     return blake2b(content, digest_size=32, key=secret, person=b"relaymark.tag\0\0\0").digest()
-
-
-__all__ = [
-    "ALL_RIGHTS",
-    "CAPABILITY_BYTES",
-    "Capability",
-    "Right",
-    "SERIAL_BYTES",
-    "SIGNATURE_BYTES",
-    "Verifier",
-    "franking_tag",
-    "handle_of",
-    "mint",
-    "parse",
-    "prove",
-]

@@ -102,15 +102,3 @@ class ConfigurationError(RelayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
-
-
-__all__ = [
-    "CLOSE_BASE",
-    "Code",
-    "ConfigurationError",
-    "ProtocolError",
-    "Refused",
-    "RelayError",
-    "StoreUnavailable",
-    "close_code",
-]

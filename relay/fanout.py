@@ -8,176 +8,12 @@ gathers in `outgoing` and becomes the next chunk: a busy room sends fewer, large
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
-from typing import Any, Final, TypeAlias
 
-from relay import wire
-from relay.capability import Right
+from relay.counters import Counters
 from relay.limits import FANOUT_SLICE_SENDS, FEW_SENDS, REPLAY_BYTES
-from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox
+from relay.outbox import DURABLE, EPHEMERAL, Chunk, Item, Outbox, StateKey
 from relay.store import Run
-from relay.window import Window
-
-
-class Counters:
-    """What the relay counts: plain integers, read when Prometheus asks."""
-
-    __slots__ = (
-        "commit_failures",
-        "deliveries",
-        "ephemeral_dropped",
-        "ephemeral_superseded",
-        "erased",
-        "gaps",
-        "lagging",
-        "published_durable",
-        "published_ephemeral",
-        "read_failures",
-        "received_bytes",
-        "refused",
-        "replayed",
-        "sent_bytes",
-        "slow_closed",
-    )
-
-    def __init__(self) -> None:
-        self.published_durable = self.published_ephemeral = 0
-        self.deliveries = self.replayed = self.gaps = 0
-        self.ephemeral_superseded = self.ephemeral_dropped = 0
-        self.received_bytes = self.sent_bytes = 0
-        self.lagging = self.slow_closed = self.erased = 0
-        self.commit_failures = self.read_failures = 0
-        self.refused: dict[str, int] = {}
-
-
-NO_WINDOW: Final = Window()
-NO_HANDLES: Final[list[bytes]] = []
-"""Of those who may not publish."""
-
-
-class Attachment:
-    """A client on a stream. `cursor` None: live; otherwise it is replayed from there."""
-
-    __slots__ = (
-        "client",
-        "cursor",
-        "gone",
-        "handle",
-        "handles",
-        "may_publish",
-        "queued",
-        "reading",
-        "stream",
-        "use",
-        "window",
-    )
-
-    def __init__(self, stream: Stream, client: Any, use: int, handle: bytes) -> None:
-        self.stream = stream
-        self.client = client
-        self.use = use
-        self.handle = handle
-        self.may_publish = bool(use & Right.PUBLISH)  # arithmetic on flags is too slow for every record
-        self.handles = [handle] if self.may_publish else NO_HANDLES  # of every run of one record: nobody changes it
-        self.window = stream.window(handle) if self.may_publish else NO_WINDOW
-        self.window.users += 1
-        self.cursor: int | None = None
-        self.queued = False  # for a step of its replay
-        self.reading = False
-        self.gone = False
-
-
-Group: TypeAlias = tuple[Attachment, int, bytes | None, list[int], list[bytes]]
-"""Durable records that one publisher sent in one read: (attachment, size, commitment, ids, payloads).
-
-All payloads are of one size. Without a commitment; a record with one is a group by itself. A tuple, and columns: of all
-that could hold them, these are made and read fastest, and a decoded record's memory serves for the next.
-"""
-
-
-class Stream:
-    """One stream in memory; the store holds its records."""
-
-    __slots__ = (
-        "acks",
-        "attached",
-        "catching",
-        "chunks",
-        "epoch",
-        "erasing",
-        "first",
-        "fresh",
-        "head",
-        "idle_since_ns",
-        "key",
-        "live",
-        "number",
-        "outgoing",
-        "outgoing_bytes",
-        "position",
-        "prefix",
-        "queued",
-        "quorum",
-        "served",
-        "states",
-        "targets",
-        "trimmed",
-        "windows",
-    )
-
-    acks: dict[bytes, int]
-
-    def __init__(self, key: bytes, number: int, epoch: int, head: int, first: int, acks: dict[bytes, int]) -> None:
-        self.key = key
-        self.number = number
-        self.prefix = wire.message_prefix(number)
-        self.attached = 0
-        self.idle_since_ns = 0
-        self.quorum = 0
-        self.erasing = False
-        self.fresh: list[Group] = []
-        self.live: dict[Outbox, Attachment] = {}
-        self.catching: set[Attachment] = set()
-        self.queued = False
-        self.chunks: list[Item] = []
-        self.targets: list[Outbox | None] | None = None
-        self.position = 0
-        self.windows: dict[bytes, Window] = {}
-        self.restart(epoch)
-        self.head = self.served = head
-        self.first = first
-        self.acks = acks
-
-    def restart(self, epoch: int) -> None:
-        """Begin an epoch: nothing numbered, nothing remembered."""
-        self.epoch = epoch
-        self.head = self.served = 0
-        self.first = 1
-        self.trimmed = 0
-        self.acks = {}
-        self.outgoing: list[Run] = []
-        self.outgoing_bytes = 0
-        self.states: dict[Hashable, bytes] = {}
-        for window in self.windows.values():  # Attachments hold them, so they stay what they are.
-            window.clear()
-
-    def window(self, handle: bytes) -> Window:
-        """Return the idempotence window of a publisher."""
-        window = self.windows.get(handle)
-        if window is None:
-            window = self.windows[handle] = Window()
-        return window
-
-    def forget_window(self, handle: bytes) -> None:
-        """Forget the window of a publisher, unless it is connected."""
-        window = self.windows.get(handle)
-        if window is not None and not window.users:
-            del self.windows[handle]
-
-    @property
-    def busy(self) -> bool:
-        """Whether something of the stream is on its way."""
-        return bool(self.queued or self.fresh or self.erasing or self.head != self.served)
+from relay.stream import Stream
 
 
 class FanOut:
@@ -209,7 +45,7 @@ class FanOut:
                 self._few -= len(live)
                 count = len(run.ids)
                 stream.served += count
-                chunk = Chunk(run.data, DURABLE, stream, run.first, stream.served)
+                chunk = Chunk(run.data, DURABLE, stream.number, run.first, stream.served)
                 self.counters.deliveries += count * len(live)
                 for box in live:
                     box.pending.append(chunk)
@@ -222,7 +58,7 @@ class FanOut:
         stream.outgoing.append(run)
         stream.outgoing_bytes += len(run.data)
 
-    def add_state(self, stream: Stream, key: Hashable, frame: bytes) -> None:
+    def add_state(self, stream: Stream, key: StateKey, frame: bytes) -> None:
         """Take a state; an older one under this key that has not left yet gives way."""
         if stream.states.pop(key, None) is not None:
             self.counters.ephemeral_superseded += len(stream.live)
@@ -283,10 +119,11 @@ class FanOut:
             first = stream.served + 1
             stream.served = outgoing[-1].last
             data = outgoing[0].data if len(outgoing) == 1 else b"".join([run.data for run in outgoing])
-            chunks.append(Chunk(data, DURABLE, stream, first, stream.served))
+            chunks.append(Chunk(data, DURABLE, stream.number, first, stream.served))
             self.counters.deliveries += (stream.served + 1 - first) * len(targets)
         if stream.states:
-            chunks += [Chunk(frame, EPHEMERAL, stream, key=key) for key, frame in stream.states.items()]
+            number = stream.number
+            chunks += [Chunk(frame, EPHEMERAL, number, state=key) for key, frame in stream.states.items()]
             self.counters.deliveries += len(stream.states) * len(targets)
             self.counters.ephemeral_dropped += len(stream.states) * len(stream.catching)
             stream.states = {}
@@ -332,6 +169,3 @@ class FanOut:
         """Send nothing more of what a stream holds: it was erased."""
         if stream.targets is not None:
             stream.targets = [None] * len(stream.targets)
-
-
-__all__ = ["Attachment", "Counters", "FanOut", "Group", "Stream"]

@@ -101,7 +101,7 @@ class FramingError(RelayError):
         self.events = events
 
 
-class _Message:
+class _Partial:
     """A message under way. Idle connections have none."""
 
     __slots__ = ("data", "decoder", "final", "fragments", "mask", "missing")
@@ -121,7 +121,7 @@ class FrameReader:
     __slots__ = ("_message", "_message_bytes_max", "_rest", "_shut")
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
-        self._message: _Message | None = None
+        self._message: _Partial | None = None
         self._message_bytes_max = message_bytes_max
         self._rest = b""
         self._shut = False
@@ -222,14 +222,14 @@ class FrameReader:
         if len(mask) < 4:
             return self._keep(data, position)
         if message is None:
-            self._message = message = _Message(opcode)
+            self._message = message = _Partial(opcode)
         message.final = first >= 0x80
         message.fragments += 1
         message.mask = mask
         message.missing = length
         return self._payload(message, data, start, events)
 
-    def _payload(self, message: _Message, data: bytes, position: int, events: list[Event]) -> int:
+    def _payload(self, message: _Partial, data: bytes, position: int, events: list[Event]) -> int:
         """Take what there is of the current data frame's payload; return where it stops."""
         chunk = apply_mask(data[position : position + message.missing], message.mask)
         message.data += chunk
@@ -332,28 +332,3 @@ def split(frames: bytes) -> list[bytes]:
     if any(opcode != BINARY for opcode, _ in found):
         raise ValueError("not only binary frames")
     return [payload for _, payload in found]
-
-
-__all__ = [
-    "BINARY",
-    "CLOSE",
-    "CONTINUATION",
-    "CONTROL_BYTES_MAX",
-    "INVALID_DATA",
-    "PING",
-    "PONG",
-    "PROTOCOL_ERROR",
-    "TEXT",
-    "TOO_BIG",
-    "Close",
-    "Event",
-    "FrameReader",
-    "FramingError",
-    "Ping",
-    "Pong",
-    "close_frame",
-    "encode",
-    "header",
-    "split",
-    "split_all",
-]

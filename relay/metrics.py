@@ -91,12 +91,14 @@ class RelayCollector(Collector):
         for code in Code:  # from zero on: the increase over a window must not miss a code's first refusals
             refused.add_metric([code.name.lower()], counters.refused.get(code.name, 0))
         yield refused
-        yield _histogram("relay_commit_seconds", "From taking a batch to its commit", hub.commit_times)
+        yield _histogram("relay_commit_seconds", "From taking a batch to its commit", hub.sequencer.commit_times)
         yield _histogram(
             "relay_turn_seconds", "How long one turn of the loop kept the others waiting", relay.turn_times
         )
         yield GaugeMetricFamily("relay_loop_lag_seconds", "How late the last timer was", value=relay.loop_lag_ns / 1e9)
-        yield GaugeMetricFamily("relay_commit_waiting_bytes", "Durable bytes not yet taken", value=hub.waiting_bytes)
+        yield GaugeMetricFamily(
+            "relay_commit_waiting_bytes", "Durable bytes not yet taken", value=hub.sequencer.waiting_bytes
+        )
         yield from _outbox_metrics(relay)
         yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=resident_bytes())
         yield CounterMetricFamily("process_cpu_seconds", "CPU time, user and system", value=time.process_time())
@@ -143,7 +145,7 @@ class _QuietHandler(WSGIRequestHandler):
         pass
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _HttpServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -161,7 +163,7 @@ class MetricsServer:
         self._servers = []
         for listener in listeners:
             address = listener.getsockname()
-            server = _Server(address[:2], _QuietHandler, bind_and_activate=False)
+            server = _HttpServer(address[:2], _QuietHandler, bind_and_activate=False)
             server.socket.close()
             server.socket = listener
             server.server_name, server.server_port = address[0], address[1]
@@ -191,6 +193,3 @@ class MetricsServer:
         for server in self._servers:
             server.shutdown()
             server.server_close()
-
-
-__all__ = ["MetricsServer", "RelayCollector", "open_files", "resident_bytes"]

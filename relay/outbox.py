@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from struct import Struct as Layout
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from relay import framing, wire
+from relay.counters import Counters
 from relay.limits import (
     CONTROL_QUEUE_BYTES_MAX,
     DURABLE_QUEUE_BYTES_MAX,
@@ -35,28 +36,26 @@ ORDERED: Final = 3
 """Not a record, but kept in the order of the records: SUBSCRIBED, ERASED, UNSUBSCRIBED. Never dropped."""
 
 
+StateKey: TypeAlias = tuple[int, bytes, int]
+"""(stream number, handle, slot): a newer state with the same key replaces it."""
+
+
 class Chunk(msgspec.Struct, gc=False):
-    """Frames for one or many connections: the records `first` to `last` of a stream, or one state.
+    """Frames for one or many connections: the records `first` to `last` of stream `number`, or one state.
 
     One object serves all subscribers of a stream. Control frames are pushed as plain bytes.
     """
 
     data: bytes
     lane: int
-    stream: Any
+    number: int
     first: int = 0
     last: int = 0
-    key: Any = None
+    state: StateKey | None = None
 
 
 Item: TypeAlias = Chunk | bytes | memoryview
-
-
-class Dropped(Protocol):
-    """What the hub counts."""
-
-    ephemeral_superseded: int
-    ephemeral_dropped: int
+_SomeItem = TypeVar("_SomeItem", bound=Item)
 
 
 class _Standing:
@@ -70,7 +69,7 @@ class _Standing:
         self.control_bytes = 0
         self.durable: deque[Chunk] = deque()
         self.durable_bytes = 0
-        self.ephemeral: dict[object, Chunk] = {}
+        self.ephemeral: dict[StateKey | None, Chunk] = {}
         self.ephemeral_bytes = 0
 
 
@@ -79,12 +78,12 @@ class Outbox:
 
     `dirty` says that the outbox is in the hub's list of what to flush; `overflowing`, that its records must be dropped;
     `lagging`, that they were, and the client is replayed from the store; `ended`, that the close frame was pushed. `owner`
-    belongs to the transport, `peer` to the session.
+    is the transport's: its connection, of whatever class.
     """
 
-    __slots__ = ("acks", "counters", "dirty", "ended", "lagging", "overflowing", "owner", "peer", "pending", "standing")
+    __slots__ = ("acks", "counters", "dirty", "ended", "lagging", "overflowing", "owner", "pending", "standing")
 
-    def __init__(self, counters: Dropped, peer: Any) -> None:
+    def __init__(self, counters: Counters) -> None:
         self.pending: list[Item] = []
         self.acks: list[int] = []
         self.dirty = False
@@ -94,7 +93,6 @@ class Outbox:
         self.standing: _Standing | None = None
         self.counters = counters
         self.owner: Any = None
-        self.peer = peer
 
     def gather(self) -> bytes | memoryview:
         """Return everything that is to be written now, in order; b"" if nothing is.
@@ -190,7 +188,7 @@ class Outbox:
             elif item.lane != EPHEMERAL:
                 standing.durable.appendleft(item)
                 standing.durable_bytes += len(item.data)
-            elif item.key in standing.ephemeral:
+            elif item.state in standing.ephemeral:
                 self.counters.ephemeral_superseded += 1
             else:
                 self._queue_state(standing, item)
@@ -199,11 +197,11 @@ class Outbox:
 
     def _queue_state(self, standing: _Standing, chunk: Chunk) -> None:
         states = standing.ephemeral
-        older = states.pop(chunk.key, None)
+        older = states.pop(chunk.state, None)
         if older is not None:
             standing.ephemeral_bytes -= len(older.data)
             self.counters.ephemeral_superseded += 1
-        states[chunk.key] = chunk
+        states[chunk.state] = chunk
         standing.ephemeral_bytes += len(chunk.data)
         while standing.ephemeral_bytes > EPHEMERAL_QUEUE_BYTES_MAX and len(states) > 1:
             dropped = states.pop(next(iter(states)))
@@ -257,26 +255,26 @@ class Outbox:
             return 0
         return len(standing.rest) + standing.control_bytes + standing.durable_bytes + standing.ephemeral_bytes
 
-    def drop_records(self, stream: object | None = None) -> dict[Any, int]:
+    def drop_records(self, number: int | None = None) -> dict[int, int]:
         """Drop the waiting records (of one stream, or all); return the lowest dropped number of each stream.
 
         What stands before an ORDERED chunk of its stream stays: that subscription or epoch is over, and nobody replays it.
         """
-        lowest: dict[Any, int] = {}
-        over: set[object] = set()
+        lowest: dict[int, int] = {}
+        over: set[int] = set()
 
-        def kept(items: Iterable[Any]) -> list[Any]:
+        def kept(items: Iterable[_SomeItem]) -> list[_SomeItem]:
             left = []
             for item in items:
                 if isinstance(item, Chunk) and item.lane == ORDERED:
-                    over.add(item.stream)
+                    over.add(item.number)
                 elif (
                     isinstance(item, Chunk)
                     and item.lane == DURABLE
-                    and (stream is None or item.stream is stream)
-                    and item.stream not in over
+                    and (number is None or item.number == number)
+                    and item.number not in over
                 ):
-                    lowest[item.stream] = item.first
+                    lowest[item.number] = item.first
                     continue
                 left.append(item)
             left.reverse()
@@ -290,19 +288,19 @@ class Outbox:
             standing.durable_bytes = sum(len(chunk.data) for chunk in standing.durable)
         return lowest
 
-    def drop_states(self, stream: object) -> None:
+    def drop_states(self, number: int) -> None:
         """Drop the waiting states of a stream that the client leaves: their lane is the last, behind UNSUBSCRIBED."""
         kept = [
             item
             for item in self.pending
-            if not (isinstance(item, Chunk) and item.lane == EPHEMERAL and item.stream is stream)
+            if not (isinstance(item, Chunk) and item.lane == EPHEMERAL and item.number == number)
         ]
         self.counters.ephemeral_dropped += len(self.pending) - len(kept)
         self.pending = kept
         standing = self.standing
         if standing is None:
             return
-        for key in [key for key, chunk in standing.ephemeral.items() if chunk.stream is stream]:
+        for key in [key for key, chunk in standing.ephemeral.items() if chunk.number == number]:
             standing.ephemeral_bytes -= len(standing.ephemeral.pop(key).data)
             self.counters.ephemeral_dropped += 1
 
@@ -321,6 +319,3 @@ def published_frame(acks: list[int]) -> bytes:
     if len(acks) == 2:
         return _published_one(b"\x82\x15\x92\x12\x92\xcf", acks[0], b"\xcf", acks[1])
     return framing.encode(framing.BINARY, wire.encode(wire.Published(acks)))
-
-
-__all__ = ["DURABLE", "EPHEMERAL", "ORDERED", "Chunk", "Outbox", "frame_of", "published_frame"]

@@ -7,37 +7,19 @@ When the cursor has reached `served` the subscriber is live. What the store has 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Final
 
 from relay import wire
 from relay.capability import Right
-from relay.errors import Code
-from relay.fanout import Attachment, FanOut
+from relay.fanout import FanOut
 from relay.limits import REPLAY_BYTES
-from relay.outbox import DURABLE, Chunk, Outbox, frame_of
+from relay.outbox import DURABLE, Chunk, frame_of
 from relay.store import Record, Store
+from relay.stream import Attachment, Submit, Subscriber
 
-Done: TypeAlias = Callable[[Any, Exception | None], None]
-Submit: TypeAlias = Callable[[Callable[[], Any], Done], None]
-
-REPLAYS_PER_TURN = 16
+REPLAYS_PER_TURN: Final = 16
 """Reads that one turn begins: a reconnect storm is served beside the traffic, not before it."""
-
-
-class Client(Protocol):
-    """What the hub needs of a session."""
-
-    box: Outbox
-    attachments: dict[int, Attachment]
-    exporting: bool
-    unacked: int
-
-    @property
-    def ended(self) -> bool: ...
-
-    def refuse(self, code: Code, record: int, about: int) -> None: ...
 
 
 class Replay:
@@ -93,11 +75,11 @@ class Replay:
             if first > cursor + 1:
                 self._fanout.counters.gaps += 1
                 gap = frame_of(wire.Gap(stream.number, cursor + 1, first - 1))
-                self._fanout.push(box, Chunk(gap, DURABLE, stream, cursor + 1, first - 1))
+                self._fanout.push(box, Chunk(gap, DURABLE, stream.number, cursor + 1, first - 1))
                 attachment.cursor = first - 1
             if records:
                 data = b"".join([record.frame for record in records])
-                self._fanout.push(box, Chunk(data, DURABLE, stream, first, records[-1].seq))
+                self._fanout.push(box, Chunk(data, DURABLE, stream.number, first, records[-1].seq))
                 attachment.cursor = records[-1].seq
                 self._fanout.counters.replayed += len(records)
         self.go_on(attachment)
@@ -109,6 +91,7 @@ class Replay:
             self._catching.append(attachment)
 
     def begin(self, attachment: Attachment, cursor: int) -> None:
+        """Give a subscriber a cursor; `go_on` has its first step made."""
         attachment.cursor = cursor
         attachment.stream.catching.add(attachment)
 
@@ -116,15 +99,15 @@ class Replay:
         attachment.cursor = None
         attachment.stream.catching.discard(attachment)
         attachment.stream.live[attachment.client.box] = attachment
-        look_whether_caught_up(attachment.client)
+        end_lag_if_caught_up(attachment.client)
 
-    def drained(self, client: Client) -> None:
+    def drained(self, client: Subscriber) -> None:
         """The client's outbox stands no longer: go on with its replays."""
         for attachment in client.attachments.values():
             if attachment.cursor is not None:
                 self.go_on(attachment)
 
-    def fall_behind(self, client: Client) -> None:
+    def fall_behind(self, client: Subscriber) -> None:
         """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
         client.box.overflowing = False
         dropped = client.box.drop_records()
@@ -132,11 +115,11 @@ class Replay:
             return
         client.box.lagging = True
         self._fanout.counters.lagging += 1
-        for stream, first in dropped.items():
-            attachment = client.attachments.get(stream.number)
+        for number, first in dropped.items():
+            attachment = client.attachments.get(number)
             if attachment is None or not attachment.use & Right.SUBSCRIBE:
                 continue
-            self._fanout.withdraw(stream, client.box)
+            self._fanout.withdraw(attachment.stream, client.box)
             self.begin(attachment, first - 1 if attachment.cursor is None else min(attachment.cursor, first - 1))
 
     def tick(self) -> None:
@@ -146,10 +129,7 @@ class Replay:
             self.go_on(attachment)
 
 
-def look_whether_caught_up(client: Client) -> None:
-    """A client with no cursor left is not lagging."""
+def end_lag_if_caught_up(client: Subscriber) -> None:
+    """Note that a client with no cursor left does not lag."""
     if client.box.lagging and all(attachment.cursor is None for attachment in client.attachments.values()):
         client.box.lagging = False
-
-
-__all__ = ["Client", "Done", "Replay", "Submit", "look_whether_caught_up"]

@@ -204,6 +204,3 @@ def _raise_descriptor_limit(log: Callable[[str], None]) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):
             log(f"the limit of {soft} open files could not be raised; `ulimit -n` sets how many connections fit")
-
-
-__all__ = ["TRANSPORTS", "Options", "open_store", "parse_address", "serve"]

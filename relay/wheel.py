@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Timed(Protocol):
+class Scheduled(Protocol):
     """What turns on the wheel: `due_slot` is its one valid place; 0: none."""
 
     due_slot: int
@@ -18,17 +18,17 @@ class Wheel:
 
     def __init__(self, now_s: float) -> None:
         self._now_slot = int(now_s)
-        self._slots: dict[int, list[Timed]] = {}
+        self._slots: dict[int, list[Scheduled]] = {}
 
-    def schedule(self, member: Timed, delay_s: float) -> None:
+    def schedule(self, member: Scheduled, delay_s: float) -> None:
         """Make `member` due after `delay_s`, at least a second."""
         slot = self._now_slot + max(1, int(delay_s + 0.999))
         member.due_slot = slot
         self._slots.setdefault(slot, []).append(member)
 
-    def advance(self, now_s: float) -> list[Timed]:
+    def advance(self, now_s: float) -> list[Scheduled]:
         """Return the members that have become due, and turn to `now_s`."""
-        due: list[Timed] = []
+        due: list[Scheduled] = []
         while self._now_slot < int(now_s):
             self._now_slot += 1
             slot = self._now_slot
@@ -37,6 +37,3 @@ class Wheel:
                     member.due_slot = 0  # It may be in this slot more than once.
                     due.append(member)
         return due
-
-
-__all__ = ["Timed", "Wheel"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
 
 from relay.limits import PUBLISH_WINDOW
 
+Waiter = TypeVar("Waiter")
 
-class Window:
+
+class Window(Generic[Waiter]):
     """At least PUBLISH_WINDOW ids of one publisher in one stream, in the order in which they were taken.
 
     `seqs` are the numbers of the first of them; the others are on their way to the store, one batch at most.
@@ -24,7 +26,7 @@ class Window:
         self.ids: list[int] = []
         self.seqs: list[int] = []
         self._known: dict[int, int] | None = None
-        self.retries: dict[int, list[Any]] = {}  # who else waits for the number of an id
+        self.retries: dict[int, list[Waiter]] = {}  # who else waits for the number of an id
 
     def seq_of(self, id_: int) -> int | None:
         """Return the number that an id has, 0 if that is not given yet, None if the id is new."""
@@ -94,6 +96,3 @@ class Window:
         """Forget what the store refused: all that has no number."""
         del self.ids[len(self.seqs) :]
         self._known = None
-
-
-__all__ = ["Window"]

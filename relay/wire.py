@@ -30,6 +30,16 @@ SUBPROTOCOL: Final = "relaymark.v1"
 DURABLE: Final = 0
 EPHEMERAL: Final = 1
 
+# The types of what a client sends: ERROR names the one that it refuses.
+HELLO: Final = 1
+SUBSCRIBE: Final = 2
+UNSUBSCRIBE: Final = 3
+PUBLISH: Final = 4
+ACK: Final = 5
+ERASE: Final = 6
+EXPORT: Final = 7
+TIME: Final = 8
+
 U32: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 # Decoders of MessagePack refuse more than 64 bits by themselves; only the sign needs a check.
 U64: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -46,11 +56,11 @@ class _Record(Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fie
 # -- client to relay ---------------------------------------------------------------------------------
 
 
-class Hello(_Record, tag=1, frozen=True):
+class Hello(_Record, tag=HELLO, frozen=True):
     version: U32
 
 
-class Subscribe(_Record, tag=2, frozen=True):
+class Subscribe(_Record, tag=SUBSCRIBE, frozen=True):
     """Attach to the stream that `capability` names and use the rights in the bit set `use`.
 
     `after` None: only what comes from now on. Otherwise resume after that sequence number of `epoch`.
@@ -64,11 +74,11 @@ class Subscribe(_Record, tag=2, frozen=True):
     after: U64 | None
 
 
-class Unsubscribe(_Record, tag=3, frozen=True):
+class Unsubscribe(_Record, tag=UNSUBSCRIBE, frozen=True):
     number: U32
 
 
-class Publish(_Record, tag=4, frozen=True):
+class Publish(_Record, tag=PUBLISH, frozen=True):
     """`class_` 0 durable (`id` makes a repetition idempotent), 1 ephemeral (`id` is the slot of the state)."""
 
     number: U32
@@ -78,21 +88,21 @@ class Publish(_Record, tag=4, frozen=True):
     sealed: bytes
 
 
-class Ack(_Record, tag=5, frozen=True):
+class Ack(_Record, tag=ACK, frozen=True):
     number: U32
     upto: U64
 
 
-class Erase(_Record, tag=6, frozen=True):
+class Erase(_Record, tag=ERASE, frozen=True):
     number: U32
 
 
-class Export(_Record, tag=7, frozen=True):
+class Export(_Record, tag=EXPORT, frozen=True):
     number: U32
     after: U64
 
 
-class Time(_Record, tag=8, frozen=True):
+class Time(_Record, tag=TIME, frozen=True):
     """`sent_ns` is the client's own clock and comes back unchanged."""
 
     sent_ns: U64
@@ -235,8 +245,6 @@ RelayRecord: TypeAlias = (
     | Unsubscribed
 )
 
-Record: TypeAlias = ClientRecord | RelayRecord
-
 _encoder: Final = msgspec.msgpack.Encoder()
 _client_decoder: Final = msgspec.msgpack.Decoder(ClientRecord)
 _relay_decoder: Final = msgspec.msgpack.Decoder(RelayRecord)
@@ -354,8 +362,6 @@ def _end_of_value(payload: bytes, position: int, values_max: int) -> int:
 
 _PREFIX: Final = Layout(">BBBIB").pack
 _SUFFIX: Final = Layout(">BQ").pack
-
-
 MESSAGE_PREFIX_BYTES: Final = 8
 
 
@@ -377,45 +383,3 @@ def bin_header(length: int) -> bytes:
     if length < 1 << 16:
         return b"\xc5" + length.to_bytes(2, "big")
     return b"\xc6" + length.to_bytes(4, "big")
-
-
-__all__ = [
-    "DURABLE",
-    "EPHEMERAL",
-    "SUBPROTOCOL",
-    "VERSION",
-    "Hello",
-    "Subscribe",
-    "Unsubscribe",
-    "Publish",
-    "Ack",
-    "Erase",
-    "Export",
-    "Time",
-    "ClientRecord",
-    "Limits",
-    "Welcome",
-    "Subscribed",
-    "Published",
-    "Message",
-    "Ephemeral",
-    "Gap",
-    "Error",
-    "GoAway",
-    "Timed",
-    "Erased",
-    "ExportedRecord",
-    "Exported",
-    "Unsubscribed",
-    "RelayRecord",
-    "Record",
-    "encode",
-    "decode_one_client",
-    "decode_one_relay",
-    "decode_client",
-    "decode_relay",
-    "split",
-    "message_prefix",
-    "message_suffix",
-    "bin_header",
-]

@@ -15,9 +15,11 @@ from nacl.signing import SigningKey
 from loadtests.dialects.frames import CLOSE, PING, PONG, Control, Fault, FrameReader, client_frame
 from relay import capability, wire
 from relay.errors import StoreUnavailable
-from relay.hub import Hub, inline
-from relay.session import Echo, Peer, Rates, Session, State
+from relay.hub import Hub
+from relay.peer import Echo, Peer, State
+from relay.session import Rates, Session
 from relay.store import MemoryStore
+from relay.stream import inline
 
 NOW_NS = 1_750_000_000 * 10**9
 SECOND_NS = 10**9
@@ -272,7 +274,7 @@ class Net:
             client.writing = True
             client.peer.progress_ns = self.hub.now_ns
         if box.overflowing:
-            self.hub.replay.fall_behind(client.peer)  # type: ignore[arg-type]
+            self.hub.replay.fall_behind(client.peer)
         if box.choked:
             client.reading = False
 
@@ -295,4 +297,54 @@ class Net:
             if client.peer.state == State.ENDED:
                 client.cut()
             else:
-                self.hub.replay.drained(client.peer)  # type: ignore[arg-type]
+                self.hub.replay.drained(client.peer)
+
+
+def opened(
+    net: Net, reads: Later, index: int = 1, use: int = SUBSCRIBE | PUBLISH, **options: Any
+) -> tuple[Client, int]:
+    """`attached`, with a store that answers late."""
+    client = net.connect()
+    came = client.subscribe(index, use, **options)
+    if not came:
+        reads.run()
+        net.settle()
+        came = client.pop()
+    return client, came[0].number
+
+
+def let(net: Net, *stores: Later) -> None:
+    """Let the stores do all that they were asked for, and what follows from it."""
+    while any(store.waiting or store.made for store in stores):
+        for store in stores:
+            store.run()
+        net.settle()
+
+
+def seqs(records: list[Any]) -> list[int]:
+    """The sequence numbers of the MESSAGEs."""
+    return [record.seq for record in records if isinstance(record, wire.Message)]
+
+
+def of(kind: type, records: list[Any]) -> list[Any]:
+    return [record for record in records if isinstance(record, kind)]
+
+
+def errors(records: list[Any]) -> list[tuple[int, int, int]]:
+    return [(error.code, error.record, error.about) for error in of(wire.Error, records)]
+
+
+def turns_until(net: Net, done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        net.turn()
+    raise AssertionError("not reached")
+
+
+def big(retain: int = 1 << 26) -> MemoryStore:
+    return MemoryStore(bytes(32), retain_stream_bytes_max=retain)
+
+
+def held(net: Net, number: int) -> list[int]:
+    return [record.seq for record in net.store.read(number, 0, 1 << 30)]

@@ -19,7 +19,7 @@ from relay.store import MemoryStore
 from relay.transports.base import Relay
 
 _UNLIMITED_PER_S = 10**9
-_STREAM = 3
+_NUMBER = 3
 BATCH = 16
 
 
@@ -87,8 +87,8 @@ fan_out_1, fan_out_100, fan_out_10_000 = (partial(fan_out, count) for count in (
 def outbox_direct() -> Callable[[], object]:
     """Two records pushed, gathered and written whole: a socket that accepts."""
     hub = Relay(MemoryStore(bytes(32))).hub
-    box = Outbox(hub.counters, None)
-    chunks = [Chunk(wire.encode(publish()), DURABLE, _STREAM, at, at) for at in (1, 2)]
+    box = Outbox(hub.counters)
+    chunks = [Chunk(wire.encode(publish()), DURABLE, _NUMBER, at, at) for at in (1, 2)]
 
     def turn() -> None:
         box.pending += chunks
@@ -100,8 +100,8 @@ def outbox_direct() -> Callable[[], object]:
 def outbox_standing() -> Callable[[], object]:
     """Two records pushed, a part written, the rest later: a socket that is full."""
     hub = Relay(MemoryStore(bytes(32))).hub
-    box = Outbox(hub.counters, None)
-    chunks = [Chunk(wire.encode(publish()), DURABLE, _STREAM, at, at) for at in (1, 2)]
+    box = Outbox(hub.counters)
+    chunks = [Chunk(wire.encode(publish()), DURABLE, _NUMBER, at, at) for at in (1, 2)]
 
     def turn() -> None:
         box.pending += chunks

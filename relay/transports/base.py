@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Final
 
 from relay.buckets import Buckets
-from relay.hub import Hub, inline
+from relay.hub import Hub
 from relay.limits import CHALLENGE_BYTES, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
-from relay.session import Echo, Peer, Rates, Session
+from relay.peer import Echo, Peer
+from relay.session import Rates, Session
 from relay.store import Store
 from relay.store.worker import Worker
+from relay.stream import inline
 from relay.wheel import Wheel
 
 NS_PER_S: Final = 1_000_000_000
 GOAWAY_SPREAD_S: Final = 5.0
 """Clients are told to come back at a random time within this, so that they do not come back all at once."""
 CLOSING_SHARE: Final = 0.6
-"""Of the drain deadline: when clients are closed even if the store has not settled."""
+"""The part of the drain deadline after which clients are closed even if the store has not settled."""
 
 
 class Clock:
@@ -156,6 +158,3 @@ class Relay:
         for worker in self.workers:
             worker.close(self.drain_s)
         self.store.close()
-
-
-__all__ = ["Clock", "Relay", "describe"]

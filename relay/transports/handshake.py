@@ -60,6 +60,3 @@ class Handshake:
         protocol.send_response(response)
         accepted = response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
         return Answer(b"".join(protocol.data_to_send()), path if accepted else None, rest)
-
-
-__all__ = ["Answer", "Handshake"]

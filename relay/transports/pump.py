@@ -24,7 +24,7 @@ import trio
 
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, HANDSHAKES_MAX, RECV_BYTES
 from relay.outbox import Outbox
-from relay.session import Peer, State
+from relay.peer import Peer, State
 from relay.transports.base import Relay
 from relay.transports.handshake import Handshake
 from relay.transports.tls import TlsSocket
@@ -185,7 +185,7 @@ class Pump:
     def _queue(self, connection: _Connection, box: Outbox) -> None:
         box.stand()
         if box.overflowing:
-            self._hub.replay.fall_behind(connection.peer)  # type: ignore[arg-type]
+            self._hub.replay.fall_behind(connection.peer)
         if connection.reading and box.choked:
             connection.reading = False
             self._watch(connection)
@@ -194,7 +194,7 @@ class Pump:
         connection.peer.progress_ns = self._hub.now_ns
         connection.writing = True
         if connection.box.overflowing:
-            self._hub.replay.fall_behind(connection.peer)  # type: ignore[arg-type]
+            self._hub.replay.fall_behind(connection.peer)
         self._watch(connection)
 
     def _writable(self, connection: _Connection) -> None:
@@ -225,7 +225,7 @@ class Pump:
             if connection.peer.state == State.ENDED:
                 self._finish(connection)
             else:
-                self._hub.replay.drained(connection.peer)  # type: ignore[arg-type]
+                self._hub.replay.drained(connection.peer)
 
     def _flush_tls(self, connection: _Connection, tls: TlsSocket) -> bool:
         """Send ciphertext that waits; return whether all of it went and the connection is still there."""
@@ -436,6 +436,3 @@ def run(
                 stop.set()
 
     trio.run(main)
-
-
-__all__ = ["Pump", "run", "serve"]

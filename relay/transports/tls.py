@@ -87,6 +87,3 @@ class TlsSocket:
         if ciphertext:
             self.unsent = memoryview(bytes(self.unsent) + ciphertext) if self.unsent else memoryview(ciphertext)
         return self.flush()
-
-
-__all__ = ["TlsSocket"]

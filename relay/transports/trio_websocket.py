@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from relay import framing
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX
-from relay.session import Peer, State
+from relay.peer import Peer, State
 from relay.transports.base import Relay
 from relay.wire import SUBPROTOCOL
 
@@ -126,7 +126,7 @@ class _Library:
             await request.reject(400, body=b"offer the subprotocol " + SUBPROTOCOL.encode() + b"\n")
         else:
             return await request.accept(subprotocol=None if echo else SUBPROTOCOL)
-        raise _Refused
+        raise _RequestRejected
 
     async def _read(self, connection: _Connection) -> None:
         hub, peer = self._hub, connection.peer
@@ -157,7 +157,7 @@ class _Library:
                     peer.progress_ns = self._relay.clock()
                 connection.sending = False
                 if peer.state < State.CLOSING:
-                    self._hub.replay.drained(peer)  # type: ignore[arg-type]
+                    self._hub.replay.drained(peer)
                     self.turn()
         except ConnectionClosed:
             return
@@ -184,7 +184,7 @@ class _Library:
             connection.peer.heard_ns = self._relay.clock()
 
 
-class _Server(trio_websocket.WebSocketServer):
+class _WebSocketServer(trio_websocket.WebSocketServer):
     """The library's server, in which what one client does wrong ends its connection and not the relay."""
 
     async def _handle_connection(self, stream: trio.abc.Stream) -> None:
@@ -194,7 +194,7 @@ class _Server(trio_websocket.WebSocketServer):
         await trio.aclose_forcefully(stream)
 
 
-class _Refused(Exception):
+class _RequestRejected(Exception):
     """Ends a connection whose request was refused; the library would wait for the client to go."""
 
 
@@ -213,7 +213,7 @@ async def _serve(
             plain = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             streams.append(trio.SSLListener(plain, context) if context else plain)
         async with trio.open_nursery() as accepting:
-            server = _Server(
+            server = _WebSocketServer(
                 library.handle,
                 streams,
                 handler_nursery=nursery,
@@ -247,6 +247,3 @@ def run(
     gc.collect()
     gc.freeze()
     trio.run(_serve, relay, listeners, context, ready)
-
-
-__all__ = ["run"]

@@ -18,7 +18,7 @@ import uvloop
 
 from relay.limits import HANDSHAKE_S_MAX
 from relay.outbox import Outbox
-from relay.session import Peer, State
+from relay.peer import Peer, State
 from relay.transports.base import Relay
 from relay.transports.handshake import Handshake
 
@@ -151,7 +151,7 @@ class _Connection(asyncio.Protocol):
             if peer.state == State.ENDED:
                 self.finish()
             else:
-                on.hub.replay.drained(peer)  # type: ignore[arg-type]
+                on.hub.replay.drained(peer)
                 on.schedule()
 
     def _write(self, box: Outbox) -> int:
@@ -245,6 +245,3 @@ def run(
             runner.run(_serve(relay, listeners, context, ready))
     finally:
         gc.unfreeze()
-
-
-__all__ = ["run"]

@@ -413,11 +413,3 @@ def test_split_of_garbage_never_loses_bytes(data: bytes) -> None:
     except ValueError:
         return
     assert sum(map(len, parts)) + 2 * len(parts) <= len(data)
-
-
-def test_public_names() -> None:
-    assert framing.__all__ == [
-        "BINARY", "CLOSE", "CONTINUATION", "CONTROL_BYTES_MAX", "INVALID_DATA", "PING", "PONG", "PROTOCOL_ERROR",
-        "TEXT", "TOO_BIG", "Close", "Event", "FrameReader", "FramingError", "Ping", "Pong", "close_frame", "encode",
-        "header", "split", "split_all",
-    ]  # fmt: skip

@@ -79,7 +79,7 @@ def test_the_check_finds_what_could(source: str) -> None:
 
 
 def test_loading_the_whole_relay_loads_nothing_that_decrypts() -> None:
-    """Of PyNaCl's modules only those of signatures; `websockets` and TLS know no payload keys."""
+    """PyNaCl's modules are those of signatures alone; `websockets` and TLS know no payload keys."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     script = (
         f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
@@ -95,3 +95,69 @@ def test_imports_point_one_way() -> None:
         pytest.skip("import-linter is not installed; `make setup` installs it")
     done = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- circles -----------------------------------------------------------------------------------------
+
+PACKAGES = ("relay", "loadtests", "benchmarks", "dashboards")
+KNOWN_CIRCLES = [{"loadtests.actors", "loadtests.crowd"}]
+"""Those that are still to go."""
+
+
+def names_of(path: Path) -> list[str]:
+    """The module's full name in parts; a package's is its folder's."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which of our modules each imports, imports in functions and under TYPE_CHECKING included."""
+    trees = {
+        ".".join(names_of(path)): ast.parse(path.read_text())
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    found: dict[str, set[str]] = {}
+    for name, tree in trees.items():
+        targets = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {one if one in trees else str(node.module) for one in inside}
+        found[name] = targets & trees.keys() - {name}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected parts of more than one module: those that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for name in graph[todo.pop()] - seen:
+                seen.add(name)
+                todo.append(name)
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    found = []
+    left = set(graph)
+    while left:
+        name = min(left)
+        together = {other for other in reach[name] if name in reach[other]} | {name}
+        left -= together
+        if len(together) > 1:
+            found.append(together)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert [circle for circle in circles(arrows()) if circle not in KNOWN_CIRCLES] == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"a", "f"}, "f": {"e"}}
+    assert circles(graph) == [{"a", "b", "c"}, {"e", "f"}]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay import wire
-from relay.fanout import Counters
+from relay.counters import Counters
 from relay.limits import (
     CONTROL_QUEUE_BYTES_MAX,
     DURABLE_QUEUE_BYTES_MAX,
@@ -23,7 +23,7 @@ ROOM, CHAT = object(), object()
 
 @pytest.fixture
 def box() -> Outbox:
-    return Outbox(Counters(), None)
+    return Outbox(Counters())
 
 
 def record(seq: int, size: int = 10, stream: object = ROOM) -> Chunk:
@@ -31,7 +31,7 @@ def record(seq: int, size: int = 10, stream: object = ROOM) -> Chunk:
 
 
 def state(key: object, fill: bytes, size: int = 10) -> Chunk:
-    return Chunk(fill * size, EPHEMERAL, ROOM, key=key)
+    return Chunk(fill * size, EPHEMERAL, ROOM, state=key)
 
 
 def leave(box: Outbox, count: int) -> bytes:
@@ -108,14 +108,14 @@ def test_the_newest_state_replaces_the_older(box: Outbox) -> None:
     box.stand()
     assert box.queued_bytes == 20
     assert drain(box) == b"b" * 10 + b"c" * 10
-    assert box.counters.ephemeral_superseded == 1  # type: ignore[attr-defined]
+    assert box.counters.ephemeral_superseded == 1
 
 
 def test_a_state_that_was_written_in_part_only_keeps_the_newest(box: Outbox) -> None:
     box.pending += [b"x", state("typing", b"a"), state("typing", b"b")]
     assert leave(box, 1) == b"x"
     assert drain(box) == b"b" * 10
-    assert box.counters.ephemeral_superseded == 1  # type: ignore[attr-defined]
+    assert box.counters.ephemeral_superseded == 1
 
 
 def test_states_past_the_limit_drop_the_oldest(box: Outbox) -> None:
@@ -124,7 +124,7 @@ def test_states_past_the_limit_drop_the_oldest(box: Outbox) -> None:
     box.pending += [state(key, bytes([key]), size) for key in range(6)]
     box.stand()
     assert box.queued_bytes == 4 * size <= EPHEMERAL_QUEUE_BYTES_MAX
-    assert box.counters.ephemeral_dropped == 2  # type: ignore[attr-defined]
+    assert box.counters.ephemeral_dropped == 2
     assert drain(box)[:1] == b"\x02"
 
 
@@ -178,7 +178,7 @@ def test_records_of_a_subscription_that_ended_are_not_dropped(box: Outbox) -> No
 
 
 def test_states_of_a_stream_that_is_left_are_dropped_and_counted(box: Outbox) -> None:
-    other = Chunk(b"other", EPHEMERAL, CHAT, key="c")
+    other = Chunk(b"other", EPHEMERAL, CHAT, state="c")
     box.stand()
     box.pending += [state("a", b"a"), record(1), other]
     box.stand()
@@ -239,7 +239,7 @@ def test_any_short_writes_lose_nothing_and_keep_the_order(script: list[Step]) ->
     """Control and records come out whole, each lane in its order; frames are never mixed."""
     from relay import framing
 
-    box = Outbox(Counters(), None)
+    box = Outbox(Counters())
     written = bytearray()
     control: list[bytes] = []
     records: list[bytes] = []
@@ -261,7 +261,7 @@ def test_any_short_writes_lose_nothing_and_keep_the_order(script: list[Step]) ->
             acks += (value, index)
         elif what == "state":
             newest[value] = framed(b"s", index, 8)
-            box.pending.append(Chunk(newest[value], EPHEMERAL, ROOM, key=value))
+            box.pending.append(Chunk(newest[value], EPHEMERAL, ROOM, state=value))
         elif box.standing is not None and value % 3 == 0:
             box.stand()
         else:

@@ -243,14 +243,3 @@ def test_records_are_frozen() -> None:
     record: Any = wire.Hello(1)
     with pytest.raises(AttributeError):
         record.version = 2
-
-
-def test_public_names() -> None:
-    assert wire.__all__ == [
-        "DURABLE", "EPHEMERAL", "SUBPROTOCOL", "VERSION",
-        "Hello", "Subscribe", "Unsubscribe", "Publish", "Ack", "Erase", "Export", "Time", "ClientRecord",
-        "Limits", "Welcome", "Subscribed", "Published", "Message", "Ephemeral", "Gap", "Error", "GoAway", "Timed",
-        "Erased", "ExportedRecord", "Exported", "Unsubscribed", "RelayRecord", "Record",
-        "encode", "decode_one_client", "decode_one_relay", "decode_client", "decode_relay",
-        "split", "message_prefix", "message_suffix", "bin_header",
-    ]  # fmt: skip

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import ALL, Client, Later, Net, capability_of, label_of, sealed_of, stream_key
 
-from relay import fanout, hub, outbox, replay, wire
+from relay import fanout, outbox, replay, sequencer, wire
 from relay.capability import handle_of, parse
 from relay.errors import Code
 from relay.session import Rates
@@ -342,7 +342,7 @@ step = st.tuples(
 def _tight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "FANOUT_SLICE_SENDS", 2)
     monkeypatch.setattr(replay, "REPLAYS_PER_TURN", 2)
-    monkeypatch.setattr(hub, "GROUPS_PER_RUN_MAX", 2)
+    monkeypatch.setattr(sequencer, "GROUPS_PER_RUN_MAX", 2)
     for module in (fanout, replay, outbox):
         monkeypatch.setattr(module, "REPLAY_BYTES", 1_000)
     monkeypatch.setattr(outbox, "DURABLE_QUEUE_BYTES_MAX", 3_000)
