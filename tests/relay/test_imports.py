@@ -100,7 +100,7 @@ def test_imports_point_one_way() -> None:
 # -- circles -----------------------------------------------------------------------------------------
 
 PACKAGES = ("relay", "loadtests", "benchmarks", "dashboards")
-KNOWN_CIRCLES = [{"loadtests.actors", "loadtests.crowd"}]
+KNOWN_CIRCLES = [{"loadtests.driver.participant", "loadtests.driver.population"}]
 """Those that are still to go."""
 
 
