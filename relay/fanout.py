@@ -144,18 +144,18 @@ class FanOut:
         stream.outgoing_bytes -= size
         return taken
 
-    def finish_for(self, stream: Stream, box: Outbox) -> None:
+    def send_rest_to(self, stream: Stream, box: Outbox) -> None:
         """Push what a begun fan-out still owes one subscriber, out of its turn."""
-        if self._strike(stream, box):
+        if self._remove_target(stream, box):
             for chunk in stream.chunks:
                 self.push(box, chunk)
 
     def withdraw(self, stream: Stream, box: Outbox) -> None:
         """Take a subscriber off a stream, also off a fan-out that has begun."""
         if stream.live.pop(box, None) is not None:
-            self._strike(stream, box)
+            self._remove_target(stream, box)
 
-    def _strike(self, stream: Stream, box: Outbox) -> bool:
+    def _remove_target(self, stream: Stream, box: Outbox) -> bool:
         targets = stream.targets
         if targets is None:
             return False
@@ -165,7 +165,7 @@ class FanOut:
             return False
         return True
 
-    def abandon(self, stream: Stream) -> None:
+    def drop_targets(self, stream: Stream) -> None:
         """Send nothing more of what a stream holds: it was erased."""
         if stream.targets is not None:
             stream.targets = [None] * len(stream.targets)

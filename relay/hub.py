@@ -151,13 +151,13 @@ class Hub:
             stream.live[client.box] = attachment
         else:
             self.replay.begin(attachment, cursor)
-            self.replay.go_on(attachment)
+            self.replay.schedule(attachment)
 
     def unsubscribe(self, attachment: Attachment) -> None:
         """Detach, and tell the client up to where it was sent everything."""
         client, stream = attachment.client, attachment.stream
         if attachment.cursor is None:
-            self.fanout.finish_for(stream, client.box)
+            self.fanout.send_rest_to(stream, client.box)
             head = stream.served
         else:
             head = attachment.cursor
@@ -177,10 +177,10 @@ class Hub:
         stream.idle_since_ns = self.now_ns
         attachment.window.users -= 1
         if attachment.may_publish and not attachment.window.users:
-            self._keep_for_a_while(stream.number, attachment.handle, attachment.window.weight)
+            self._keep_window(stream.number, attachment.handle, attachment.window.weight)
         end_lag_if_caught_up(attachment.client)
 
-    def _keep_for_a_while(self, number: int, handle: bytes, weight: int) -> None:
+    def _keep_window(self, number: int, handle: bytes, weight: int) -> None:
         """A publisher left, and may come back to repeat what it got no answer to; the longest gone are forgotten."""
         left = self._left
         self._left_weight += weight - left.pop((number, handle), 0)
@@ -220,7 +220,7 @@ class Hub:
         if error is not None:
             asker.refuse(Code.STORE, wire.ERASE, stream.number)
         else:
-            self.fanout.abandon(stream)
+            self.fanout.drop_targets(stream)
             stream.restart(epoch)
             self.counters.erased += 1
             frame = frame_of(wire.Erased(stream.number, epoch))
@@ -231,7 +231,7 @@ class Hub:
         for attachment in stream.catching:
             if error is None:
                 attachment.cursor = 0
-            self.replay.go_on(attachment)
+            self.replay.schedule(attachment)
 
     def export(self, attachment: Attachment, after: int) -> None:
         """Answer EXPORTED with the records after `after`, a page of them. Raises Refused: one at a time."""

@@ -48,7 +48,7 @@ class Replay:
         if attachment.cursor == stream.served:
             self._go_live(attachment)
         elif attachment.cursor > stream.served:
-            self.go_on(attachment)  # It has what was acknowledged but is served only now.
+            self.schedule(attachment)  # It has what was acknowledged but is served only now.
         elif box.standing is None and not stream.erasing:
             attachment.reading = True
             call = partial(self._store.read, stream.number, attachment.cursor, REPLAY_BYTES)
@@ -82,16 +82,16 @@ class Replay:
                 self._fanout.push(box, Chunk(data, DURABLE, stream.number, first, records[-1].seq))
                 attachment.cursor = records[-1].seq
                 self._fanout.counters.replayed += len(records)
-        self.go_on(attachment)
+        self.schedule(attachment)
 
-    def go_on(self, attachment: Attachment) -> None:
+    def schedule(self, attachment: Attachment) -> None:
         """Have a step of a replay made in this turn or a later one."""
         if not attachment.queued:
             attachment.queued = True
             self._catching.append(attachment)
 
     def begin(self, attachment: Attachment, cursor: int) -> None:
-        """Give a subscriber a cursor; `go_on` has its first step made."""
+        """Give a subscriber a cursor; `schedule` has its first step made."""
         attachment.cursor = cursor
         attachment.stream.catching.add(attachment)
 
@@ -105,7 +105,7 @@ class Replay:
         """The client's outbox stands no longer: go on with its replays."""
         for attachment in client.attachments.values():
             if attachment.cursor is not None:
-                self.go_on(attachment)
+                self.schedule(attachment)
 
     def fall_behind(self, client: Subscriber) -> None:
         """The client's durable lane is over its limit: drop it, and replay from the store as the client drains."""
@@ -126,7 +126,7 @@ class Replay:
         """Once a second: try again what the store could not read."""
         stalled, self._stalled = self._stalled, []
         for attachment in stalled:
-            self.go_on(attachment)
+            self.schedule(attachment)
 
 
 def end_lag_if_caught_up(client: Subscriber) -> None:

@@ -105,16 +105,16 @@ class Session(Peer):
                         taken += 1
                         continue
             if taken:
-                self._settle(taken, taken_bytes + (taken - counted) * size)
+                self._account(taken, taken_bytes + (taken - counted) * size)
             taken = taken_bytes = counted = budget = 0
             if message.__class__ is not bytes:
                 self._receive_other(message)
             elif self.state < State.CLOSING:
                 self._receive_slowly(message)
         if taken:
-            self._settle(taken, taken_bytes + (taken - counted) * size)
+            self._account(taken, taken_bytes + (taken - counted) * size)
 
-    def _settle(self, taken: int, taken_bytes: int) -> None:
+    def _account(self, taken: int, taken_bytes: int) -> None:
         """Account for records that went the hot path."""
         self.unacked += taken
         self._durable -= taken
@@ -152,15 +152,15 @@ class Session(Peer):
                     return
                 case wire.Subscribe():
                     about = record.request
-                    self._take_control()
+                    self._spend_control()
                     self._subscribe(record)
                 case wire.Time():
-                    self._take_control()
+                    self._spend_control()
                     stamp_ns = self.hub.now_ns
                     self.hub.push(self.box, frame_of(wire.Timed(record.sent_ns, stamp_ns, stamp_ns)))
                 case _:
                     about = record.number
-                    self._take_control()
+                    self._spend_control()
                     self._about_stream(record)
         except Refused as refusal:
             self.refuse(refusal.code, kind, about)
@@ -242,7 +242,7 @@ class Session(Peer):
         if not attachment.use & right:
             raise Refused(Code.RIGHT)
 
-    def _take_control(self) -> None:
+    def _spend_control(self) -> None:
         self._control -= 1
         if self._control < 0 and not self._refill("_control", self._rates.control_per_s):
             raise Refused(Code.RATE)
