@@ -8,7 +8,6 @@
 | PING            | Reply(PONG)                                                                    |
 | -ERR            | of permissions: the oldest request is refused; anything else: Failed           |
 
-A WebSocket message is a piece of a byte stream here, not a record.
 Source: docs.nats.io, reference/nats-protocol; the server's source for what is sent when.
 """
 
@@ -22,7 +21,6 @@ from typing import ClassVar, Final
 from loadtests.dialects.base import (
     Attach,
     Event,
-    Failed,
     Features,
     Published,
     Ready,
@@ -31,23 +29,20 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
-from loadtests.dialects.frames import MESSAGE_BYTES_MAX
+from loadtests.dialects.nats_text import NatsReader
 from loadtests.dialects.websocket import UPGRADED, WebSocket
 
 _CONNECT: Final = (
     b'CONNECT {"verbose":true,"pedantic":false,"echo":true,"headers":false,"protocol":0,"lang":"python"}\r\n'
 )
-_LINE_BYTES_MAX: Final = 65_536
-"""INFO of a large cluster is the longest."""
-_HEADS_MAX: Final = 4096
 _DIGITS_MAX: Final = 9
-"""Of a subscription's number and of a length."""
+"""Of a subscription's number."""
 
 
 class Nats:
     """One connection to nats-server."""
 
-    __slots__ = ("_heads", "_pending", "_ready", "_rest", "_subjects", "_websocket")
+    __slots__ = ("_pending", "_reader", "_ready", "_subjects", "_websocket")
 
     features: ClassVar[Features] = Features(
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
@@ -55,11 +50,10 @@ class Nats:
 
     def __init__(self, host: str, path: str = "/", *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
         self._websocket = WebSocket(host, path, None, random_bits)
-        self._rest = b""
+        self._reader = NatsReader()
         self._ready = False
         self._pending: deque[Event | None] = deque()  # what each answer will mean; None: nothing
         self._subjects: dict[int, bytes] = {}
-        self._heads: dict[bytes, tuple[int, int]] = {}  # a MSG line -> (stream, bytes): it comes again and again
 
     def opening(self) -> bytes:
         return self._websocket.opening()
@@ -96,48 +90,26 @@ class Nats:
         events: list[Event] = []
         for item in self._websocket.feed(data):
             if isinstance(item, bytes):
-                self._parse(self._rest + item if self._rest else item, events)
-                if events and type(events[-1]) is Failed:
-                    break
+                for line, payload in self._reader.cut(item, events):
+                    fault = self._line(line, events) if payload is None else self._message(line, payload, events)
+                    if fault is not None:
+                        events += self._websocket.fail(fault)
+                        return events
             elif not isinstance(item, str):
                 events.append(item)
             elif item == UPGRADED:
                 self._pending.extend((None, Ready(None)))
         return events
 
-    def _parse(self, data: bytes, events: list[Event]) -> None:
-        position, end = 0, len(data)
-        heads = self._heads
-        while (stop := data.find(b"\r\n", position)) >= 0:
-            line = data[position:stop]
-            head = heads.get(line) or (self._head(line) if line[:4] == b"MSG " else None)
-            if head is not None:
-                start = stop + 2
-                position_after = start + head[1] + 2
-                if position_after > end:
-                    break
-                events.append((head[0], None, None, data[start : position_after - 2]))
-                position = position_after
-                continue
-            position = stop + 2
-            if (fault := self._line(line, events)) is not None:
-                events += self._websocket.fail(fault)
-                return
-        self._rest = data[position:]
-        if stop < 0 and len(self._rest) > _LINE_BYTES_MAX:
-            events += self._websocket.fail("the relay sent a line without an end")
-
-    def _head(self, line: bytes) -> tuple[int, int] | None:
-        """Return (stream, bytes) of `MSG subject sid [reply] bytes`, and remember it; None if it is none or too large."""
+    def _message(self, line: bytes, payload: bytes, events: list[Event]) -> str | None:
+        """Append the delivery behind `MSG subject sid [reply] bytes`; return a sentence if the line is none."""
         parts = line.split()
-        if len(parts) < 4 or not all(part.isdigit() and len(part) <= _DIGITS_MAX for part in (parts[2], parts[-1])):
-            return None
-        if int(parts[-1]) > MESSAGE_BYTES_MAX:
-            return None
-        if len(self._heads) >= _HEADS_MAX:
-            self._heads.clear()
-        head = self._heads[line] = (int(parts[2]), int(parts[-1]))
-        return head
+        if len(parts) < 4 or not parts[2].isdigit() or len(parts[2]) > _DIGITS_MAX:
+            return _said(line)
+        stream = int(parts[2])
+        self._reader.remember(line, stream, len(payload))
+        events.append((stream, None, None, payload))
+        return None
 
     def _line(self, line: bytes, events: list[Event]) -> str | None:
         """Append what a line means; return a sentence if it means that the connection is over."""
@@ -156,8 +128,12 @@ class Nats:
         elif line.startswith(b"-ERR 'Permissions Violation") and self._pending:
             events.append(_refused(self._pending.popleft()))
         else:
-            return f"the relay said {line[:120].decode('latin-1')!r}"
+            return _said(line)
         return None
+
+
+def _said(line: bytes) -> str:
+    return f"the relay said {line[:120].decode('latin-1')!r}"
 
 
 def _refused(asked: Event | None) -> Refused:
