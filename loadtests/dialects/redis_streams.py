@@ -39,6 +39,7 @@ from loadtests.dialects.base import (
     Unsubscribed,
 )
 from loadtests.dialects.resp import ErrorReply, Malformed, command, parse
+from loadtests.dialects.resuming import start_of
 
 _HELLO: Final = command(b"HELLO", b"3")
 _BLOCK_MS: Final = b"1000"
@@ -224,17 +225,11 @@ class RedisStreams:
         """Tell where the stream stands, and ask for what is wanted of it."""
         assert self._attach is not None
         head, first = _extent(said)
-        start = head if self._after is None else min(self._after, head)
-        same = self._wanted_epoch is None or self._wanted_epoch == self._epoch
-        if self._after is not None and not same:
-            start = 0
-        missing = self._attach.use == 1 and start < first - 1
-        recovered = start == self._after and same and not missing
-        events.append(Subscribed(self._attach.stream, self._epoch, head, recovered))
-        if missing:
-            events.append(Gap(self._attach.stream, start + 1, first - 1))
-            start = first - 1
-        self._last = start
+        start = start_of(self._after, self._wanted_epoch, epoch=self._epoch, first=first, head=head)
+        events.append(Subscribed(self._attach.stream, self._epoch, head, start.recovered))
+        self._last = start.last
+        if self._attach.use == 1 and start.missing is not None:
+            events.append(Gap(self._attach.stream, *start.missing))
         if self._attach.use == 1:
             self._go_on(events)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from loadtests.dialects.base import Attach, Dialect
 from loadtests.dialects.centrifugo import Centrifugo
+from loadtests.dialects.jetstream import JetStream
 from loadtests.dialects.mqtt import Mqtt
 from loadtests.dialects.nats import Nats
 from loadtests.dialects.nchan import Nchan
@@ -21,6 +22,7 @@ from loadtests.dialects.redis_streams import RedisStreams
 from loadtests.dialects.reference import Reference
 from relay import wire
 from tests.contracts.over_websocket import OverWebSocket
+from tests.contracts.scripted_jetstream import JetStreamServer
 from tests.contracts.scripted_redis import RedisServer
 from tests.contracts.scripted_redis_streams import RedisStreamsServer
 
@@ -167,6 +169,7 @@ def _fixed(bits: int) -> int:
 HOST = "127.0.0.1:1"
 MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | RedisServer]]] = {
     "reference": (lambda _: Reference(HOST, random_bits=_fixed), ReferenceRelay),
+    "jetstream": (lambda _: JetStream(HOST, random_bits=_fixed), JetStreamServer),
     "nats": (lambda _: Nats(HOST, random_bits=_fixed), NatsServer),
     "mqtt": (lambda _: Mqtt(HOST, random_bits=_fixed), MqttServer),
     "nchan": (lambda attach: Nchan(HOST, attach, random_bits=_fixed), NchanServer),

@@ -38,7 +38,7 @@ LONG = b"\x01\x01\r\n" + bytes(40_000)
 RECEIVE, PUBLISH = 1, 2
 OVER_WEBSOCKET = [name for name, (_, relay) in MAKE.items() if relay not in (RedisServer, RedisStreamsServer)]
 ONE_STREAM = ("nchan", "redis-streams")
-NUMBERED = ("reference", "redis-streams")
+NUMBERED = ("reference", "jetstream", "redis-streams")
 
 every = pytest.mark.parametrize("name", MAKE)
 

@@ -10,8 +10,9 @@ import pytest
 from targets.conversations import PUBLISH, RECEIVE, settle, started
 
 from loadtests.dialects.base import Attach, Dialect, Published, State, Unsubscribed
+from loadtests.dialects.jetstream import JetStream
 from loadtests.dialects.redis_streams import RedisStreams
-from loadtests.target.relays import redis, valkey
+from loadtests.target.relays import jetstream, redis, valkey
 
 pytestmark = pytest.mark.process
 
@@ -19,6 +20,7 @@ STREAM = 3
 RECORDS = [bytes((number,)) * 300 for number in range(100)]
 LARGE = b"\x01\x01" + bytes(range(256)) * 391
 MAKE: dict[str, tuple[ModuleType, Callable[[str], Dialect]]] = {
+    "jetstream": (jetstream, JetStream),
     "redis-streams": (redis, lambda host: RedisStreams()),
     "redis-streams of Valkey": (valkey, lambda host: RedisStreams()),
 }
@@ -105,3 +107,15 @@ def test_who_was_away_gets_what_it_missed(name: str, tmp_path: Path) -> None:
         assert other.join(attach_to(RECEIVE), after=10, epoch=(epoch or 0) + 1).recovered is False
         settle([other], lambda: len(other.delivered) >= 20)
         assert [seq for seq, _ in other.delivered] == [*range(1, 21)]
+
+
+def test_a_retry_on_another_connection_is_known(tmp_path: Path) -> None:
+    relay, make = made("jetstream")
+    with started(relay, make, tmp_path) as connect:
+        writers = [connect() for _ in range(2)]
+        for client in writers:
+            client.join(attach_to(PUBLISH))
+            client.send(client.dialect.publish(STREAM, 1, LARGE))
+            settle([client], lambda client=client: Published(1, 1) in client.events)
+            client.send(client.dialect.publish(STREAM, 2, RECORDS[0]))
+            settle([client], lambda client=client: Published(2, 2) in client.events)
