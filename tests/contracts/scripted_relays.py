@@ -20,11 +20,13 @@ from loadtests.dialects.raw import Raw
 from loadtests.dialects.redis import Redis
 from loadtests.dialects.redis_streams import RedisStreams
 from loadtests.dialects.reference import Reference
+from loadtests.dialects.socketio import SocketIo
 from relay import wire
 from tests.contracts.over_websocket import OverWebSocket
 from tests.contracts.scripted_jetstream import JetStreamServer
 from tests.contracts.scripted_redis import RedisServer
 from tests.contracts.scripted_redis_streams import RedisStreamsServer
+from tests.contracts.scripted_socketio import SocketIoServer
 
 LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
 
@@ -177,5 +179,6 @@ MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | 
     "redis": (lambda _: Redis(), RedisServer),
     "redis-streams": (lambda _: RedisStreams(random_bits=_fixed), RedisStreamsServer),
     "centrifugo": (lambda _: Centrifugo(HOST, random_bits=_fixed), CentrifugoServer),
+    "socketio": (lambda _: SocketIo(HOST, random_bits=_fixed), SocketIoServer),
 }
 """By dialect: how a connection is made for what it will attach to, and its other end."""

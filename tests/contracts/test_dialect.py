@@ -242,6 +242,13 @@ TOPIC = attach_to(RECEIVE).topic.encode()
         ("redis", b">3\r\n$7\r\nmessage\r\n*0\r\n$1\r\nx\r\n"),
         ("centrifugo", b'{"push":{"channel":"\xff"}}'),
         ("centrifugo", '{"push":{"channel":"%s","pub":{"data":"é"}}}'.encode() % TOPIC),
+        ("socketio", b'451-["message","%b"]' % TOPIC),
+        ("socketio", b'452-["message","%b",{"_placeholder":true,"num":0}]' % TOPIC),
+        ("socketio", b'451-["message","another",{"_placeholder":true,"num":0}]'),
+        ("socketio", b"439[]"),
+        ("socketio", b"43[]"),
+        ("socketio", b'44{"message":"not here"}'),
+        ("socketio", b'40{"sid":"again"}'),
     ],
 )
 def test_the_words_of_a_protocol_in_a_wrong_form_fail(name: str, message: bytes) -> None:
