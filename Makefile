@@ -42,12 +42,15 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements.lock pyproject.toml
 	rm -rf .venv-lock
 
-# What the relay is compared with. Bun and Socket.IO come from the npm registry, nats-server with the Python
-# packages; for the others, which the system's packages bring, it says how to get what is missing.
+# What the relay is compared with. Bun and Socket.IO come from the npm registry, nats-server with the Python packages,
+# nostr-relay with its forty packages into an environment of its own; for the others, which the system's packages
+# bring, it says how to get what is missing.
 peers: $(READY)
 	@if command -v npm >/dev/null; then \
 		npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64 socket.io@4; \
 	else echo "bun and socket.io need npm to be installed; Debian's package is called npm" >&2; fi
+	@test -x .peers/nostr/bin/python || $(BIN)/python -m venv .peers/nostr
+	@.peers/nostr/bin/pip install -q --disable-pip-version-check nostr-relay
 	@$(BIN)/python -m benchmarks.compare.targets
 
 # Hostile connections against the relay in one process; a fault prints the number that replays it.

@@ -16,6 +16,7 @@ from loadtests.dialects.jetstream import JetStream
 from loadtests.dialects.mqtt import Mqtt
 from loadtests.dialects.nats import Nats
 from loadtests.dialects.nchan import Nchan
+from loadtests.dialects.nostr import Nostr
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.redis import Redis
 from loadtests.dialects.redis_streams import RedisStreams
@@ -24,6 +25,7 @@ from loadtests.dialects.socketio import SocketIo
 from relay import wire
 from tests.contracts.over_websocket import OverWebSocket
 from tests.contracts.scripted_jetstream import JetStreamServer
+from tests.contracts.scripted_nostr import NostrServer
 from tests.contracts.scripted_redis import RedisServer
 from tests.contracts.scripted_redis_streams import RedisStreamsServer
 from tests.contracts.scripted_socketio import SocketIoServer
@@ -180,5 +182,6 @@ MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | 
     "redis-streams": (lambda _: RedisStreams(random_bits=_fixed), RedisStreamsServer),
     "centrifugo": (lambda _: Centrifugo(HOST, random_bits=_fixed), CentrifugoServer),
     "socketio": (lambda _: SocketIo(HOST, random_bits=_fixed), SocketIoServer),
+    "nostr": (lambda _: Nostr(HOST, random_bits=_fixed, now_s=lambda: 1_800_000_000.5), NostrServer),
 }
 """By dialect: how a connection is made for what it will attach to, and its other end."""

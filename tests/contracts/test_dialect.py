@@ -249,6 +249,14 @@ TOPIC = attach_to(RECEIVE).topic.encode()
         ("socketio", b"43[]"),
         ("socketio", b'44{"message":"not here"}'),
         ("socketio", b'40{"sid":"again"}'),
+        ("nostr", b'["EVENT","70001",{"kind":445,"pubkey":"00","tags":[],"content":"\xc3\xa9"}]'),
+        ("nostr", b'["EVENT","70001",{"kind":20445,"pubkey":"00","tags":[["d","x"]],"content":"AQE="}]'),
+        ("nostr", b'["EVENT","70001",{"kind":445}]'),
+        ("nostr", b'["EOSE","another"]'),
+        ("nostr", b'["OK","00",true,""]'),
+        ("nostr", b'["OK","",false,"no"]'),
+        ("nostr", b'["CLOSED","70001","enough"]'),
+        ("nostr", b'{"EVENT":1}'),
     ],
 )
 def test_the_words_of_a_protocol_in_a_wrong_form_fail(name: str, message: bytes) -> None:

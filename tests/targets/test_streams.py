@@ -11,9 +11,10 @@ from targets.conversations import PUBLISH, RECEIVE, settle, started
 
 from loadtests.dialects.base import Attach, Dialect, Published, State, Unsubscribed
 from loadtests.dialects.jetstream import JetStream
+from loadtests.dialects.nostr import Nostr
 from loadtests.dialects.redis_streams import RedisStreams
 from loadtests.dialects.socketio import SocketIo
-from loadtests.target.relays import jetstream, redis, socketio, valkey
+from loadtests.target.relays import jetstream, nostr, redis, socketio, valkey
 
 pytestmark = pytest.mark.process
 
@@ -25,6 +26,7 @@ MAKE: dict[str, tuple[ModuleType, Callable[[str], Dialect]]] = {
     "redis-streams": (redis, lambda host: RedisStreams()),
     "redis-streams of Valkey": (valkey, lambda host: RedisStreams()),
     "socketio": (socketio, SocketIo),
+    "nostr": (nostr, Nostr),
 }
 each = pytest.mark.parametrize("name", MAKE)
 
