@@ -28,7 +28,7 @@ import gevent  # noqa: E402
 import psutil  # noqa: E402
 
 from loadtests.address import Address  # noqa: E402
-from loadtests.dialects.base import Attach, Published, Ready, Reply, Subscribed  # noqa: E402
+from loadtests.dialects.base import Attach, Place, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402
 from loadtests.driver.event_loop import EventLoop  # noqa: E402
 from loadtests.driver.participant import Due  # noqa: E402
@@ -53,7 +53,7 @@ class Counting:
     def __init__(
         self, loop: EventLoop, address: Address, attach: Attach | None, sealed: bytes = b"", window: int = 0
     ) -> None:
-        self._dialect = Reference(f"{address.host}:{address.port}")
+        self._dialect = Reference(Place(host=f"{address.host}:{address.port}"))
         self._attach = attach
         self._sealed = sealed
         self._window = window

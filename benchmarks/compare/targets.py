@@ -19,7 +19,7 @@ from typing import Final
 from benchmarks.peers import bun, centrifugo, mosquitto, nats, nchan, redis
 from benchmarks.rig.processes import Cores, Server, free_port, running
 from benchmarks.throughput.targets import relay_command
-from loadtests.dialects.base import Attach, Dialect
+from loadtests.dialects.base import Attach, Dialect, Place
 from loadtests.dialects.centrifugo import Centrifugo
 from loadtests.dialects.mqtt import Mqtt
 from loadtests.dialects.nats import Nats
@@ -72,7 +72,7 @@ def _reference(transport: str | None, store: str) -> Target:
         name=f"reference@{variant}" if variant else "reference",
         binary=sys.executable,
         command=lambda _binary, directory, _port: relay_command(store, transport or "pump", directory),
-        dialect=lambda host, _attach: Reference(host),
+        dialect=lambda host, _attach: Reference(Place(host=host)),
         promises=_promises(
             "on disk before it is acknowledged" if durable else _MEMORY,
             "numbered without gaps, per stream",
@@ -89,7 +89,7 @@ def _redis(name: str) -> Target:
         name=name,
         binary=redis.find(name),
         command=redis.command,
-        dialect=lambda _host, _attach: Redis(),
+        dialect=lambda host, _attach: Redis(Place(host=host)),
         promises=_promises(_MEMORY, "per connection", _AT_MOST_ONCE, "queued for every subscriber", "plain TCP"),
         how_to_get=redis.HOW_TO_GET[name],
     )
@@ -106,7 +106,7 @@ def all_targets() -> dict[str, Target]:
             name="nats",
             binary=nats.find(),
             command=lambda binary, directory, _port: nats.command(binary, directory),
-            dialect=lambda host, _attach: Nats(host),
+            dialect=lambda host, _attach: Nats(Place(host=host)),
             promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "received"),
             how_to_get=nats.HOW_TO_GET,
             environment=lambda _port: nats.ENVIRONMENT,
@@ -116,7 +116,7 @@ def all_targets() -> dict[str, Target]:
             name="bun",
             binary=bun.find(),
             command=lambda binary, directory, _port: bun.command(binary, directory),
-            dialect=lambda host, _attach: Raw(host),
+            dialect=lambda host, _attach: Raw(Place(host=host)),
             promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "queued for every subscriber"),
             how_to_get=bun.HOW_TO_GET,
             tells=True,
@@ -125,7 +125,7 @@ def all_targets() -> dict[str, Target]:
             name="nchan",
             binary=nchan.find(),
             command=nchan.command,
-            dialect=Nchan,
+            dialect=lambda host, attach: Nchan(Place(host=host, attach=attach)),
             promises=_promises(_MEMORY, "per channel", "none here: its buffer is off", "queued for every subscriber"),
             how_to_get=nchan.HOW_TO_GET,
             version=("-v",),
@@ -134,7 +134,7 @@ def all_targets() -> dict[str, Target]:
             name="mosquitto",
             binary=mosquitto.find(),
             command=mosquitto.command,
-            dialect=lambda host, _attach: Mqtt(host),
+            dialect=lambda host, _attach: Mqtt(Place(host=host)),
             promises=_promises(_MEMORY, "per publisher", _AT_MOST_ONCE, "taken over (QoS 1); delivered with QoS 0"),
             how_to_get=mosquitto.HOW_TO_GET,
             version=("-h",),
@@ -145,7 +145,7 @@ def all_targets() -> dict[str, Target]:
             name="centrifugo",
             binary=centrifugo.find(),
             command=centrifugo.command,
-            dialect=lambda host, _attach: Centrifugo(host),
+            dialect=lambda host, _attach: Centrifugo(Place(host=host)),
             promises=_promises(
                 _MEMORY, "per channel", "none here: history is off", "queued for every subscriber", "WebSocket, JSON"
             ),

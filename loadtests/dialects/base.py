@@ -12,6 +12,7 @@ After Closed or Failed nothing more is to be fed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -159,6 +160,26 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True):
         return self.name[:8].hex()
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a connection is opened, and how its opening handshake looks. ValueError for what no header can hold.
+
+    `host`: HOST:PORT; `path` empty: the dialect's own; `subprotocol` None: the dialect's own. `attach` is set only
+    where the dialect's features say `one_stream`: the stream that the connection is for, and what it does there.
+    """
+
+    host: str
+    path: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    origin: str | None = None
+    subprotocol: str | None = None
+    attach: Attach | None = None
+
+    def __post_init__(self) -> None:
+        parts = [self.host, self.path, self.origin or "", self.subprotocol or "", *chain.from_iterable(self.headers)]
+        if any(character in part for part in parts for character in "\r\n\0"):
+            raise ValueError("a header of the opening handshake must be one line")
+
+
 class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What a relay has, so that the harness knows what it can ask of it and how to keep the ledger."""
 
@@ -174,14 +195,21 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     """It answers `time`."""
     echoes: bool
     """A publisher that also receives gets its own records back."""
+    idempotent: bool = False
+    """A durable publish that is sent again with its id, on a later connection, is taken once."""
     one_stream: bool = False
     """A connection is for one stream, and either receives or publishes."""
 
 
 class Dialect(Protocol):
-    """See the module. Calls that name a stream which is not subscribed raise LookupError."""
+    """See the module. Made as `Class(place, random_bits=...)`, where `random_bits(n)` returns n random bits.
+
+    Calls that name a stream which is not subscribed raise LookupError.
+    """
 
     features: ClassVar[Features]
+
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = ...) -> None: ...
 
     def opening(self) -> bytes:
         """Return what to send once the transport is connected."""
@@ -219,6 +247,7 @@ __all__ = [
     "Features",
     "Gap",
     "GoingAway",
+    "Place",
     "Published",
     "Ready",
     "Refused",

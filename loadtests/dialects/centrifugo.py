@@ -25,6 +25,7 @@ from loadtests.dialects.base import (
     Attach,
     Event,
     Features,
+    Place,
     Published,
     Ready,
     Refused,
@@ -68,14 +69,8 @@ class Centrifugo:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
     )
 
-    def __init__(
-        self,
-        host: str,
-        path: str = "/connection/websocket",
-        *,
-        random_bits: Callable[[int], int] = random.getrandbits,
-    ) -> None:
-        self._websocket = WebSocket(host, path, None, random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        self._websocket = WebSocket(place, "/connection/websocket", None, random_bits)
         self._id = 0
         self._ready = False
         self._pending: dict[int, Event | None] = {}  # what each answer will mean; None: nothing

@@ -13,7 +13,7 @@ A FrameReader yields, in the order of the bytes:
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from struct import Struct as Layout
 from typing import Final, NamedTuple, TypeAlias
@@ -33,7 +33,7 @@ PONG: Final = 10
 MESSAGE_BYTES_MAX: Final = 4_194_304
 """No relay of a comparison sends larger messages; a wrong length must not make a worker gather bytes for ever."""
 RESPONSE_BYTES_MAX: Final = 16_384
-"""Of the answer to the opening handshake."""
+"""The answer to the opening handshake may be no longer."""
 CONTROL_BYTES_MAX: Final = 125
 """RFC 6455 section 5.5."""
 
@@ -212,6 +212,7 @@ class Handshake:
         random_bits: Callable[[int], int],
         *,
         origin: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._key = b64encode(random_bits(128).to_bytes(16, "big"))
         self._subprotocol = subprotocol
@@ -228,7 +229,8 @@ class Handshake:
             fields.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         if origin is not None:
             fields.append(f"Origin: {origin}")
-        self.request = ("\r\n".join(fields) + "\r\n\r\n").encode("ascii")
+        fields += [f"{name}: {value}" for name, value in headers]
+        self.request = ("\r\n".join(fields) + "\r\n\r\n").encode("latin-1")
         """The bytes to send."""
 
     def feed(self, data: bytes) -> bytes | None:

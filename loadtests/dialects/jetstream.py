@@ -28,6 +28,7 @@ from loadtests.dialects.base import (
     Event,
     Features,
     Gap,
+    Place,
     Published,
     Ready,
     Refused,
@@ -104,19 +105,18 @@ class JetStream:
     __slots__ = ("_inbox", "_reader", "_ready", "_storage", "_streams", "_topics", "_under_way", "_websocket")
 
     features: ClassVar[Features] = Features(
-        numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True
+        numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True, idempotent=True
     )
     _decode: ClassVar = msgspec.json.Decoder(_Answer).decode
 
     def __init__(
         self,
-        host: str,
-        path: str = "/",
+        place: Place,
         *,
         storage: Storage = "memory",
         random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
-        self._websocket = WebSocket(host, path, None, random_bits)
+        self._websocket = WebSocket(place, "/", None, random_bits)
         self._reader = NatsReader()
         self._ready = False
         self._storage = storage

@@ -24,6 +24,7 @@ from loadtests.dialects.base import (
     Event,
     Failed,
     Features,
+    Place,
     Published,
     Ready,
     Refused,
@@ -49,10 +50,8 @@ class Mqtt:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
     )
 
-    def __init__(
-        self, host: str, path: str = "/mqtt", *, random_bits: Callable[[int], int] = random.getrandbits
-    ) -> None:
-        self._websocket = WebSocket(host, path, "mqtt", random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        self._websocket = WebSocket(place, "/mqtt", "mqtt", random_bits)
         self._rest = b""
         self._ready = False
         self._id = 0

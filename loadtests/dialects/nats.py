@@ -22,6 +22,7 @@ from loadtests.dialects.base import (
     Attach,
     Event,
     Features,
+    Place,
     Published,
     Ready,
     Refused,
@@ -48,8 +49,8 @@ class Nats:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
     )
 
-    def __init__(self, host: str, path: str = "/", *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
-        self._websocket = WebSocket(host, path, None, random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        self._websocket = WebSocket(place, "/", None, random_bits)
         self._reader = NatsReader()
         self._ready = False
         self._pending: deque[Event | None] = deque()  # what each answer will mean; None: nothing

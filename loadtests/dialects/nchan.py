@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
-from loadtests.dialects.base import Attach, Event, Features, Published, Ready, Subscribed, Unsubscribed
+from msgspec.structs import replace
+
+from loadtests.dialects.base import Attach, Event, Features, Place, Published, Ready, Subscribed, Unsubscribed
 from loadtests.dialects.websocket import PONG, UPGRADED, WebSocket
 
 
 class Nchan:
-    """One connection to nchan, for `attach` and no other. Raises ValueError for one that receives and publishes."""
+    """One connection to nchan, for `place.attach` and no other. Raises ValueError for one that receives and publishes."""
 
     __slots__ = ("_attach", "_joined", "_pending", "_publishes", "_ready", "_under_way", "_websocket")
 
@@ -29,15 +31,14 @@ class Nchan:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=False, one_stream=True
     )
 
-    def __init__(
-        self, host: str, attach: Attach, path: str = "/", *, random_bits: Callable[[int], int] = random.getrandbits
-    ) -> None:
-        if attach.use not in (1, 2):
-            raise ValueError("nchan acknowledges only on connections that do nothing but publish")
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        attach = place.attach
+        if attach is None or attach.use not in (1, 2):
+            raise ValueError("a connection to nchan is for one stream, and either receives or publishes")
         self._publishes = attach.use == 2
         self._attach = attach
-        role = "publish" if self._publishes else "subscribe"
-        self._websocket = WebSocket(host, f"{path}{role}/{attach.topic}", None, random_bits)
+        path = f"{place.path or '/'}{'publish' if self._publishes else 'subscribe'}/{attach.topic}"
+        self._websocket = WebSocket(replace(place, path=path), path, None, random_bits)
         self._ready = False
         self._joined = False
         self._pending: deque[Event] = deque()  # what each pong will mean

@@ -36,6 +36,7 @@ from loadtests.dialects.base import (
     Delivered,
     Event,
     Features,
+    Place,
     Published,
     Ready,
     Refused,
@@ -129,15 +130,14 @@ class Nostr:
 
     def __init__(
         self,
-        host: str,
-        path: str = "/",
+        place: Place,
         *,
         random_bits: Callable[[int], int] = random.getrandbits,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         if find_spec("coincurve") is None:
             raise ImportError("Nostr's events are signed with coincurve: pip install 'relaymark[nostr]'")
-        self._websocket = WebSocket(host, path, None, random_bits)
+        self._websocket = WebSocket(place, "/", None, random_bits)
         self._now_s = now_s
         self._ready = False
         self._fences = 0

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from loadtests.dialects.base import Attach, Event, Features, Published, Ready, Subscribed, Unsubscribed
+from loadtests.dialects.base import Attach, Event, Features, Place, Published, Ready, Subscribed, Unsubscribed
 from loadtests.dialects.websocket import UPGRADED, WebSocket
 
 _TOPIC_END: Final = 9
@@ -33,10 +33,8 @@ class Raw:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
     )
 
-    def __init__(
-        self, host: str, path: str = "/raw", *, random_bits: Callable[[int], int] = random.getrandbits
-    ) -> None:
-        self._websocket = WebSocket(host, path, None, random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        self._websocket = WebSocket(place, "/raw", None, random_bits)
         self._ready = False
         self._streams: dict[bytes, int] = {}
         self._topics: dict[int, bytes] = {}  # of streams that are subscribed

@@ -14,7 +14,9 @@ Source: redis.io, docs/reference/protocol-spec and docs/interact/pubsub.
 
 from __future__ import annotations
 
+import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from loadtests.dialects.base import (
@@ -22,6 +24,7 @@ from loadtests.dialects.base import (
     Event,
     Failed,
     Features,
+    Place,
     Published,
     Ready,
     Refused,
@@ -46,7 +49,7 @@ class Redis:
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
     )
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
         self._rest = b""
         self._ready = False
         self._over = False

@@ -30,6 +30,7 @@ from loadtests.dialects.base import (
     Failed,
     Features,
     Gap,
+    Place,
     Published,
     Ready,
     Refused,
@@ -61,7 +62,7 @@ class RedisStreams:
         numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True, one_stream=True
     )
 
-    def __init__(self, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
         self._random_bits = random_bits
         self._rest = b""
         self._ready = False

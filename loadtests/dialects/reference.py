@@ -30,6 +30,7 @@ from loadtests.dialects.base import (
     Features,
     Gap,
     GoingAway,
+    Place,
     Published,
     Ready,
     Refused,
@@ -51,6 +52,7 @@ from loadtests.dialects.frames import (
     client_frame,
     close_frame,
 )
+from loadtests.dialects.websocket import handshake
 from relay import wire
 from relay.errors import ProtocolError
 
@@ -76,11 +78,11 @@ class Reference:
     )
 
     features: ClassVar[Features] = Features(
-        numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=True, echoes=True
+        numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=True, echoes=True, idempotent=True
     )
 
-    def __init__(self, host: str, path: str = "/", *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
-        self._handshake: Handshake | None = Handshake(host, path, wire.SUBPROTOCOL, random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        self._handshake: Handshake | None = handshake(place, place.path or "/", wire.SUBPROTOCOL, random_bits)
         self._reader = FrameReader()
         self._random_bits = random_bits
         self._challenge: bytes | None = None

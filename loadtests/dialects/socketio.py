@@ -24,11 +24,13 @@ from collections.abc import Callable
 from typing import ClassVar, Final, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from loadtests.dialects.base import (
     Attach,
     Event,
     Features,
+    Place,
     Published,
     Ready,
     Reply,
@@ -75,14 +77,9 @@ class SocketIo:
         numbers=False, acknowledges=True, resumes=False, ephemeral=True, times=False, echoes=True
     )
 
-    def __init__(
-        self,
-        host: str,
-        path: str = "/socket.io/",
-        *,
-        random_bits: Callable[[int], int] = random.getrandbits,
-    ) -> None:
-        self._websocket = WebSocket(host, f"{path}?EIO=4&transport=websocket", None, random_bits)
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
+        path = f"{place.path or '/socket.io/'}?EIO=4&transport=websocket"
+        self._websocket = WebSocket(replace(place, path=path), path, None, random_bits)
         self._id = 0
         self._ready = False
         self._pending: dict[int, Event] = {}  # what each acknowledgement will mean

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
-from loadtests.dialects.base import Closed, Failed, Reply
+from loadtests.dialects.base import Closed, Failed, Place, Reply
 from loadtests.dialects.frames import (
     BINARY,
     CLOSE,
@@ -33,13 +33,21 @@ PONG: Final = "pong"
 Item: TypeAlias = "bytes | Literal['upgraded', 'pong'] | Reply | Closed | Failed"
 
 
+def handshake(place: Place, path: str, subprotocol: str | None, random_bits: Callable[[int], int]) -> Handshake:
+    """Return the opening handshake at `place`; `subprotocol` is offered where the place names none."""
+    return Handshake(
+        place.host, path, place.subprotocol or subprotocol, random_bits, origin=place.origin, headers=place.headers
+    )
+
+
 class WebSocket:
     """One connection's WebSocket, client side, sans-IO. After Closed or Failed `feed` returns nothing more."""
 
     __slots__ = ("_closing", "_handshake", "_over", "_random_bits", "_reader")
 
-    def __init__(self, host: str, path: str, subprotocol: str | None, random_bits: Callable[[int], int]) -> None:
-        self._handshake: Handshake | None = Handshake(host, path, subprotocol, random_bits)
+    def __init__(self, place: Place, path: str, subprotocol: str | None, random_bits: Callable[[int], int]) -> None:
+        """`path` and `subprotocol` are the dialect's own; what the place says goes before them."""
+        self._handshake: Handshake | None = handshake(place, place.path or path, subprotocol, random_bits)
         self._reader = FrameReader()
         self._random_bits = random_bits
         self._closing = False

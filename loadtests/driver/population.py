@@ -21,7 +21,7 @@ import psutil
 
 from loadtests.accounting.ledger import Ledger
 from loadtests.accounting.settlement import Finals, SentLog
-from loadtests.dialects.base import Dialect, Failed, Ready, Reply, Timed
+from loadtests.dialects.base import Dialect, Failed, Place, Ready, Reply, Timed
 from loadtests.dialects.reference import Reference
 from loadtests.driver.connection import Connection
 from loadtests.driver.event_loop import EventLoop
@@ -185,7 +185,7 @@ class Population:
     # -- what participants ask -----------------------------------------------------------------------------
 
     def dialect(self) -> Dialect:
-        return Reference(self._host, self._path)
+        return Reference(Place(host=self._host, path=self._path))
 
     def sealer(self, stream: int, sender: int, peer: int | None) -> Sealer:
         return self.keyring.sealer(self._suite_of(peer), stream, sender, peer=peer)

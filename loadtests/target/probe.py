@@ -6,13 +6,13 @@ import ssl
 import time
 
 from loadtests.address import PROBE_S_MAX, Address, TargetError, open_stream
-from loadtests.dialects.base import Closed, Failed, Ready, Reply
+from loadtests.dialects.base import Closed, Failed, Place, Ready, Reply
 from loadtests.dialects.reference import Reference
 
 
 def probe(address: Address, context: ssl.SSLContext | None) -> None:
     """Return once the target has greeted us in its protocol. Raises TargetError with one sentence."""
-    dialect = Reference(f"{address.host}:{address.port}", address.path)
+    dialect = Reference(Place(host=f"{address.host}:{address.port}", path=address.path))
     end = time.monotonic() + PROBE_S_MAX
     with open_stream(address, context) as stream:
         try:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.compare import links, pace, saturate
 from benchmarks.compare.workload import keyring
 from benchmarks.rig.processes import choose_cores
-from loadtests.dialects.base import Attach, Dialect, Event
+from loadtests.dialects.base import Attach, Dialect, Event, Place
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.reference import Reference
 from relay.capability import Right
@@ -17,7 +17,7 @@ SUBSCRIBERS = (3, 1)
 
 
 def raw(host: str, _: Attach) -> Dialect:
-    return Raw(host)
+    return Raw(Place(host=host))
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_a_server_that_speaks_something_else_is_an_error() -> None:
     with (
         bare_relay() as server,
         pytest.raises(links.LoadError, match="subprotocol"),
-        links.joined(server, lambda host, _: Reference(host), [attach]),
+        links.joined(server, lambda host, _: Reference(Place(host=host)), [attach]),
     ):
         pytest.fail("it joined")
 

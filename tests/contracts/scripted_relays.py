@@ -10,7 +10,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 
-from loadtests.dialects.base import Attach, Dialect
+from loadtests.dialects.base import Attach, Dialect, Place
 from loadtests.dialects.centrifugo import Centrifugo
 from loadtests.dialects.jetstream import JetStream
 from loadtests.dialects.mqtt import Mqtt
@@ -170,18 +170,32 @@ def _fixed(bits: int) -> int:
     return 0x1234 & (1 << bits) - 1
 
 
+class _NostrAtOneTime(Nostr):
+    """Nostr's events carry the time, which the golden bytes must not."""
+
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = _fixed) -> None:
+        super().__init__(place, random_bits=random_bits, now_s=lambda: 1_800_000_000.5)
+
+
 HOST = "127.0.0.1:1"
-MAKE: dict[str, tuple[Callable[[Attach], Dialect], Callable[[], OverWebSocket | RedisServer]]] = {
-    "reference": (lambda _: Reference(HOST, random_bits=_fixed), ReferenceRelay),
-    "jetstream": (lambda _: JetStream(HOST, random_bits=_fixed), JetStreamServer),
-    "nats": (lambda _: Nats(HOST, random_bits=_fixed), NatsServer),
-    "mqtt": (lambda _: Mqtt(HOST, random_bits=_fixed), MqttServer),
-    "nchan": (lambda attach: Nchan(HOST, attach, random_bits=_fixed), NchanServer),
-    "raw": (lambda _: Raw(HOST, random_bits=_fixed), BareServer),
-    "redis": (lambda _: Redis(), RedisServer),
-    "redis-streams": (lambda _: RedisStreams(random_bits=_fixed), RedisStreamsServer),
-    "centrifugo": (lambda _: Centrifugo(HOST, random_bits=_fixed), CentrifugoServer),
-    "socketio": (lambda _: SocketIo(HOST, random_bits=_fixed), SocketIoServer),
-    "nostr": (lambda _: Nostr(HOST, random_bits=_fixed, now_s=lambda: 1_800_000_000.5), NostrServer),
+MAKE: dict[str, tuple[type[Dialect], Callable[[], OverWebSocket | RedisServer]]] = {
+    "reference": (Reference, ReferenceRelay),
+    "jetstream": (JetStream, JetStreamServer),
+    "nats": (Nats, NatsServer),
+    "mqtt": (Mqtt, MqttServer),
+    "nchan": (Nchan, NchanServer),
+    "raw": (Raw, BareServer),
+    "redis": (Redis, RedisServer),
+    "redis-streams": (RedisStreams, RedisStreamsServer),
+    "centrifugo": (Centrifugo, CentrifugoServer),
+    "socketio": (SocketIo, SocketIoServer),
+    "nostr": (_NostrAtOneTime, NostrServer),
 }
-"""By dialect: how a connection is made for what it will attach to, and its other end."""
+"""By name: the dialect and its other end."""
+
+
+def connection(name: str, attach: Attach) -> Dialect:
+    """Return the dialect of a new connection, which `attach` is what it will be used for."""
+    dialect = MAKE[name][0]
+    place = Place(host=HOST, attach=attach if dialect.features.one_stream else None)
+    return dialect(place, random_bits=_fixed)

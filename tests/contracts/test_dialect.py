@@ -28,7 +28,7 @@ from loadtests.dialects.base import (
 from tests.contracts.over_websocket import OverWebSocket
 from tests.contracts.scripted_redis import RedisServer
 from tests.contracts.scripted_redis_streams import RedisStreamsServer
-from tests.contracts.scripted_relays import MAKE
+from tests.contracts.scripted_relays import MAKE, connection
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DATE = re.compile(rb"Date: [^\r]*\r\n")
@@ -48,12 +48,12 @@ def attach_to(use: int) -> Attach:
 
 
 class Conversation:
-    """A dialect and its relay; what each said, and every event. Replies are sent at once, as the swarm does."""
+    """A dialect and its relay; what each said, and every event. Replies are sent at once, as the event loop does."""
 
     def __init__(self, name: str, use: int) -> None:
-        make, relay = MAKE[name]
+        relay = MAKE[name][1]
         self.attach = attach_to(use)
-        self.dialect: Dialect = make(self.attach)
+        self.dialect: Dialect = connection(name, self.attach)
         self.relay: OverWebSocket | RedisServer = relay()
         self.lines: list[tuple[str, bytes]] = []
         self.events: list[Event] = []
@@ -134,7 +134,7 @@ def test_a_publisher_gets_an_acknowledgement_of_each_record(name: str) -> None:
 @given(cuts=st.lists(st.integers(0, 2**20), max_size=12), subscriber=st.booleans())
 def test_any_split_of_the_bytes_gives_the_same_events(name: str, cuts: list[int], *, subscriber: bool) -> None:
     whole = receiving(name) if subscriber else publishing(name)
-    dialect = MAKE[name][0](whole.attach)
+    dialect = connection(name, whole.attach)
     events: list[Event] = []
     calls = _calls(dialect, whole.attach, subscriber=subscriber)
     dialect.opening()
@@ -172,7 +172,7 @@ def test_deliveries_in_one_read_are_all_told(name: str) -> None:
 @every
 def test_calls_before_their_time_raise(name: str) -> None:
     attach = attach_to(RECEIVE)
-    dialect = MAKE[name][0](attach)
+    dialect = connection(name, attach)
     for call in (
         lambda: dialect.subscribe(attach),
         lambda: dialect.publish(STREAM, 1, SEALED),
@@ -347,7 +347,7 @@ def _short(name: str, use: int) -> Conversation:
 
 @every
 def test_features_are_said(name: str) -> None:
-    features = MAKE[name][0](attach_to(RECEIVE)).features
+    features = MAKE[name][0].features
     assert features.acknowledges
     said = msgspec.structs.asdict(features)
     assert said["numbers"] is said["resumes"] is (name in NUMBERED)

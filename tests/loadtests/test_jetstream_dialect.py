@@ -13,6 +13,7 @@ from loadtests.dialects.base import (
     Event,
     Failed,
     Gap,
+    Place,
     Published,
     Refused,
     Reply,
@@ -36,7 +37,7 @@ class Connected:
     """A dialect behind its handshake; `said` is what the last replies hold, unmasked."""
 
     def __init__(self) -> None:
-        self.dialect = JetStream("h", random_bits=lambda bits: 5)
+        self.dialect = JetStream(Place(host="h"), random_bits=lambda bits: 5)
         key = self.dialect.opening().split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
         accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         self.dialect.receive(

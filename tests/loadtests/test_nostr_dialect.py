@@ -12,6 +12,7 @@ from loadtests.dialects.base import (
     Attach,
     Event,
     Failed,
+    Place,
     Published,
     Ready,
     Refused,
@@ -32,7 +33,7 @@ class Relay:
     """A connection after its handshake; `heard` is what the dialect said last, `says` what the relay then sends."""
 
     def __init__(self) -> None:
-        self.dialect = Nostr("127.0.0.1:1", random_bits=lambda bits: 0, now_s=lambda: 1_000_000.9)
+        self.dialect = Nostr(Place(host="127.0.0.1:1"), random_bits=lambda bits: 0, now_s=lambda: 1_000_000.9)
         upgraded = NostrServer().hear(self.dialect.opening())
         assert self.dialect.receive(upgraded) == [Ready(None)]
 

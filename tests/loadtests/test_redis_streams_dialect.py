@@ -9,6 +9,7 @@ from loadtests.dialects.base import (
     Event,
     Failed,
     Gap,
+    Place,
     Published,
     Refused,
     Reply,
@@ -42,7 +43,7 @@ def records(*numbers: int) -> bytes:
 
 
 def ready() -> RedisStreams:
-    dialect = RedisStreams(random_bits=lambda bits: 99)
+    dialect = RedisStreams(Place(host="h"), random_bits=lambda bits: 99)
     dialect.opening()
     dialect.receive(b"%0\r\n")
     return dialect

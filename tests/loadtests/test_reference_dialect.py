@@ -23,6 +23,7 @@ from loadtests.dialects.base import (
     Failed,
     Gap,
     GoingAway,
+    Place,
     Published,
     Ready,
     Refused,
@@ -69,7 +70,7 @@ class Peer:
 
 
 def connected() -> tuple[Reference, Peer]:
-    dialect = Reference("127.0.0.1:1", random_bits=lambda bits: 0x1234)
+    dialect = Reference(Place(host="127.0.0.1:1"), random_bits=lambda bits: 0x1234)
     peer = Peer(dialect)
     (reply,) = dialect.receive(peer.upgrade)
     assert isinstance(reply, Reply)
@@ -160,7 +161,7 @@ def test_what_we_send_is_what_the_protocol_says() -> None:
 
 
 def test_calls_before_their_time_raise() -> None:
-    dialect = Reference("h")
+    dialect = Reference(Place(host="h"))
     attach = Attach(stream=1, name=bytes(32), use=1, capability=b"c")
     for call in (
         lambda: dialect.subscribe(attach),
@@ -226,14 +227,14 @@ def test_a_relay_that_breaks_the_protocol_fails_once(payload: bytes, text: str) 
     [wire.GoAway(1), wire.Error(Code.VERSION, 1, 0), wire.Welcome(2, bytes(32), 5, LIMITS)],
 )
 def test_anything_but_a_welcome_fails_the_greeting(record: wire.RelayRecord) -> None:
-    dialect = Reference("h")
+    dialect = Reference(Place(host="h"))
     peer = Peer(dialect)
     events = dialect.receive(peer.upgrade + peer.say(record))
     assert [type(event) for event in events] == [Reply, Reply, Failed]
 
 
 def test_another_protocol_is_named() -> None:
-    dialect = Reference("h")
+    dialect = Reference(Place(host="h"))
     (failed,) = dialect.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert isinstance(failed, Failed)
     assert "400 Bad Request" in failed.text
@@ -283,6 +284,6 @@ def golden_script(dialect: Reference) -> list[tuple[str, bytes | str]]:
 def test_golden_conversation() -> None:
     """The bytes of a whole connection. A change needs a new version of the protocol."""
     golden = json.loads(GOLDEN.read_text())
-    lines = golden_script(Reference("127.0.0.1:1", random_bits=lambda bits: 0x1234))
+    lines = golden_script(Reference(Place(host="127.0.0.1:1"), random_bits=lambda bits: 0x1234))
     got = [[who, what.hex() if isinstance(what, bytes) else what] for who, what in lines]
     assert got == golden["conversation"]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.dialects.base import Attach, Event, Failed, Published, Ready, Reply, State, Subscribed, Unsubscribed
+from loadtests.dialects.base import (
+    Attach,
+    Event,
+    Failed,
+    Place,
+    Published,
+    Ready,
+    Reply,
+    State,
+    Subscribed,
+    Unsubscribed,
+)
 from loadtests.dialects.frames import TEXT, client_frame
 from loadtests.dialects.socketio import SocketIo
 from tests.contracts.scripted_socketio import SocketIoServer
@@ -28,7 +39,7 @@ def text(message: bytes) -> bytes:
 
 
 def connected() -> SocketIo:
-    dialect = SocketIo("127.0.0.1:1", random_bits=lambda bits: 0)
+    dialect = SocketIo(Place(host="127.0.0.1:1"), random_bits=lambda bits: 0)
     told = dialect.receive(SocketIoServer().hear(dialect.opening()))
     assert told == [Reply(text(b"40"))]
     assert dialect.receive(said(b'40{"sid":"x"}')) == [Ready(None)]

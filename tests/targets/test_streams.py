@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from targets.conversations import PUBLISH, RECEIVE, settle, started
 
-from loadtests.dialects.base import Attach, Dialect, Published, State, Unsubscribed
+from loadtests.dialects.base import Attach, Dialect, Place, Published, State, Unsubscribed
 from loadtests.dialects.jetstream import JetStream
 from loadtests.dialects.nostr import Nostr
 from loadtests.dialects.redis_streams import RedisStreams
@@ -22,11 +22,11 @@ STREAM = 3
 RECORDS = [bytes((number,)) * 300 for number in range(100)]
 LARGE = b"\x01\x01" + bytes(range(256)) * 391
 MAKE: dict[str, tuple[ModuleType, Callable[[str], Dialect]]] = {
-    "jetstream": (jetstream, JetStream),
-    "redis-streams": (redis, lambda host: RedisStreams()),
-    "redis-streams of Valkey": (valkey, lambda host: RedisStreams()),
-    "socketio": (socketio, SocketIo),
-    "nostr": (nostr, Nostr),
+    "jetstream": (jetstream, lambda host: JetStream(Place(host=host))),
+    "redis-streams": (redis, lambda host: RedisStreams(Place(host=host))),
+    "redis-streams of Valkey": (valkey, lambda host: RedisStreams(Place(host=host))),
+    "socketio": (socketio, lambda host: SocketIo(Place(host=host))),
+    "nostr": (nostr, lambda host: Nostr(Place(host=host))),
 }
 each = pytest.mark.parametrize("name", MAKE)
 
