@@ -257,6 +257,11 @@ TOPIC = attach_to(RECEIVE).topic.encode()
         ("nostr", b'["OK","",false,"no"]'),
         ("nostr", b'["CLOSED","70001","enough"]'),
         ("nostr", b'{"EVENT":1}'),
+        ("xmpp", b"<message xmlns='jabber:client'>"),
+        ("xmpp", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"),
+        ("xmpp", b"<message type='groupchat' from='%b@conference.localhost/a'><payload>*</payload></message>" % TOPIC),
+        ("xmpp", b"<message type='groupchat' from='%b@conference.localhost/a'><payload>AA==</message>" % TOPIC),
+        ("xmpp", b"<r xmlns='urn:xmpp:sm:3'/>"),
     ],
 )
 def test_the_words_of_a_protocol_in_a_wrong_form_fail(name: str, message: bytes) -> None:
