@@ -30,8 +30,9 @@ io.on("connection", (socket) => {
     io.to(topic).emit("message", topic, sealed);
     done();
   });
-  // A volatile event is dropped for a client that was sent anything in the same turn, so each state gets a turn. The bytes
-  // come last: recovery, where it is on, takes a string at the end for an offset.
+  // A volatile event is dropped for a client that was sent anything in the same turn, so each state gets a turn; over TLS
+  // a write lasts longer, and some are dropped all the same (findings/socketio-volatile-tls.sh). The bytes come last:
+  // recovery, where it is on, takes a string at the end for an offset.
   socket.on("state", (topic, slot, sealed) => {
     setImmediate(() => io.to(topic).volatile.emit("state", topic, slot, sealed));
   });
