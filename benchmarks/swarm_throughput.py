@@ -31,8 +31,8 @@ from loadtests.address import Address  # noqa: E402
 from loadtests.dialects.base import Attach, Place, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402
 from loadtests.driver.event_loop import EventLoop  # noqa: E402
-from loadtests.driver.participant import Due  # noqa: E402
 from loadtests.driver.population import Population, allow_descriptors  # noqa: E402
+from loadtests.driver.publisher import Due  # noqa: E402
 from loadtests.measuring.histogram import Histogram  # noqa: E402
 from loadtests.sealing.envelope import Keyring, Suite  # noqa: E402
 from loadtests.sealing.records import Kind  # noqa: E402
@@ -153,29 +153,29 @@ def opened(address: Address, seconds: float) -> dict[str, Any]:
     population.open()
     for index in range(SUBSCRIBERS):
         population.enter(index)
-    _wait(lambda: population.joined == SUBSCRIBERS)
-    room = next(plan for plan in population.workload.streams if plan.purpose == "room")
+    _wait(lambda: population.context.presence.joined == SUBSCRIBERS)
+    room = next(plan for plan in population.context.workload.streams if plan.purpose == "room")
     performer = population.participants[room.owner]
-    population.go(time.monotonic_ns(), 1)
+    population.begin(time.monotonic_ns(), 1)
     running = True
 
     def keep_going(_due_ns: int, now_ns: int) -> None:
-        while running and performer.unacknowledged < WINDOW:
+        while running and performer.publisher.unacknowledged < WINDOW:
             performer.publish(Due(room.index, Kind.MESSAGE, True, 0, b"", now_ns))
         if running:
-            population.loop.at(now_ns + 200_000, keep_going)
+            population.context.loop.at(now_ns + 200_000, keep_going)
 
-    population.loop.at(0, keep_going)
+    population.context.loop.at(0, keep_going)
     folding = gevent.spawn(_fold_for_ever, population)
-    rate, cpu = _rate(lambda: population.counts.received, seconds)
+    rate, cpu = _rate(lambda: population.context.counts.received, seconds)
     running = False
     population.stop()
-    _wait(lambda: performer.unacknowledged == 0)
+    _wait(lambda: performer.publisher.unacknowledged == 0)
     population.drain()
     _wait(lambda: population.gone)
     folding.kill()
-    log = population.ledger.sent_log()
-    totals = population.ledger.settle(log.finals()).totals(log)
+    log = population.context.ledger.sent_log()
+    totals = population.context.ledger.settle(log.finals()).totals(log)
     population.close()
     return {
         "opened_per_s": round(rate),

@@ -347,7 +347,7 @@ def _leave_ctrl_c_to_the_master(environment: Any) -> None:
         nonlocal seen
         seen += 1
         worker = getattr(environment, "relaymark_worker", None)
-        if worker is None or worker.population.over or seen > 1:
+        if worker is None or worker.population.phase.over or seen > 1:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_interrupt)

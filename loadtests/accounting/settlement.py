@@ -1,4 +1,4 @@
-"""What workers tell the master of their ledgers, and the totals that follow. The theory is in loadtests/ledger.py.
+"""What workers tell the master of their ledgers, and the totals that follow. The theory is in ledger.py.
 
     SentLog     what senders sent: the kind of every record, one byte each. Merged at the master.
     Finals      its short form, handed round: the last counter of every sender, and what was refused.
@@ -274,9 +274,9 @@ class KindTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """The ledger of a run, for the result and the verdict. `kinds` by name; `unknown` are losses of no known kind.
+    """The ledger of a run, for the result and the verdict. `kinds` by name; "unknown" has losses of no known kind.
 
-    Where `unknown` has losses, as many of the kinds' `boundary` are those; the `boundary` here is without them.
+    Where it has some, as many of the other kinds' `boundary` are those; the `boundary` here is without them.
     """
 
     kinds: dict[str, KindTotals]

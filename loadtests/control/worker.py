@@ -57,8 +57,8 @@ class Worker:
         self._send = send
         self._on_fold = on_fold
         self._changed = Event()
-        self.population = Population(settings, worker=ordinal, on_entered=self._entered)
-        self._clock_id = clock_id(self.population.shift_ns)
+        self.population = Population(settings, worker=ordinal, on_joined=self._joined)
+        self._clock_id = clock_id(self.population.phase.shift_ns)
         self._free = iter(range(ordinal, settings.participants, workers))
         self._greenlets: list[Any] = []
         self._ending = False
@@ -82,17 +82,17 @@ class Worker:
         if not self._ending:
             self.population.leave(index)
 
-    def _entered(self) -> None:
+    def _joined(self) -> None:
         self._changed.set()
 
     # -- messages from the master --------------------------------------------------------------------
 
     def go(self, data: Mapping[str, Any]) -> None:
-        self.population.go(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
+        self.population.begin(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
         self.clocks(data)
 
     def clocks(self, data: Mapping[str, Any]) -> None:
-        self.population.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
+        self.population.phase.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
 
     def stop(self, data: Mapping[str, Any]) -> None:
         """The load is over, or was cut short: finish what is under way, then say so."""
@@ -118,27 +118,27 @@ class Worker:
             _wait_for(lambda: population.gone, LATE_S)
         settlement = population.settle(finals)
         self._report()
-        self._send(SETTLED, {"settlement": settlement, "comings": population.comings()})
+        self._send(SETTLED, {"settlement": settlement, "comings": population.attempts()})
 
     # -- reports -------------------------------------------------------------------------------------
 
     def _report_for_ever(self) -> None:
         while True:
-            if self.population.started:
+            if self.population.phase.started:
                 gevent.sleep(REPORT_S)
             else:
                 # While people join, the master wants to know at once that the last one has.
                 self._changed.wait(REPORT_S)
                 self._changed.clear()
                 gevent.sleep(POLL_S)
-            if not self.population.over:
+            if not self.population.phase.over:
                 self._report()
 
     def _report(self) -> None:
         recorder = self.population.recorder
         now_ns = monotonic_ns()
         # What came in the last second belongs to the second that it came in.
-        second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.population.started else 0
+        second = recorder.second(now_ns - int(REPORT_S / 2 * 1e9)) if self.population.phase.started else 0
         folded = recorder.fold(now_ns)
         intervals = {}
         for name, histogram in folded.items():
@@ -152,7 +152,7 @@ class Worker:
             {
                 "second": second,
                 "intervals": intervals,
-                "fanout": self.population.fanout.take(),
+                "fanout": self.population.context.fanout.take(),
                 "clock_id": self._clock_id,
                 "status": self.population.status(),
             },

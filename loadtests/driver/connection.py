@@ -83,9 +83,9 @@ class Connection:
         self._tls: Tls | None = None
 
     @property
-    def queued_bytes(self) -> int:
-        """What the socket has not taken yet."""
-        return sum(map(len, self._queue))
+    def blocked(self) -> bool:
+        """The socket has not taken all that was sent."""
+        return bool(self._queue)
 
     def send(self, data: bytes) -> None:
         """Send `data`, in order. What is sent while `received` runs leaves in one piece after it."""
