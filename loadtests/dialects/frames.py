@@ -88,8 +88,8 @@ class FrameReader:
         position, end = 0, len(data)
         while position + 4 <= end:
             head, length = head_of(data, position)
-            if head == 0x827E and self._fragments is None:
-                # A whole binary message of 126 bytes to 64 KiB: nearly all that comes.
+            if (head == 0x827E or head == 0x817E) and self._fragments is None:
+                # A whole message of 126 bytes to 64 KiB, binary or text: nearly all that comes.
                 start = position + 4
                 stop = start + length
                 if stop > end:

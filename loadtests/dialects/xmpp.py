@@ -25,13 +25,16 @@ Source: RFC 7395, RFC 6120, XEP-0045, XEP-0384.
 from __future__ import annotations
 
 import random
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.sax.saxutils import escape
+
+from msgspec import MsgspecError
+from msgspec.json import Decoder
 
 from loadtests.dialects.base import (
     Attach,
@@ -66,6 +69,8 @@ _UNSERVED: Final = (
     b"<iq xmlns='jabber:client' type='error' to='%b' id='%b'>"
     b"<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
 )
+_from_base64: Final = Decoder(bytes).decode
+"""Takes a JSON string: two to five times as fast as binascii, and opening payloads is most of the work here."""
 _DIGITS_MAX: Final = 20
 """Of the id of a publish."""
 
@@ -164,8 +169,9 @@ class Xmpp:
         XML has no `<` but that of a tag, and XMPP neither comments nor CDATA in what servers write.
         """
         start = item.find(b"<payload>") + 9
+        stop = item.find(b"<", start)
         head = item[: item.find(b">")]
-        if start < 9 or b"groupchat" not in head:
+        if start < 9 or b"groupchat" not in head or not item.startswith(b"</payload>", stop):
             return False
         address, _, nick = _attribute(head, b" from=").partition(b"/")
         room = self._rooms.get(address)
@@ -173,8 +179,8 @@ class Xmpp:
             return False
         if room.receives:
             try:
-                sealed = a2b_base64(item[start : item.find(b"</payload>", start)], strict_mode=True)
-            except ValueError:
+                sealed = _from_base64(b'"%b"' % item[start:stop])
+            except MsgspecError:
                 return False
             events.append((room.stream, None, None, sealed))
         if nick == self._nick and (number := _number(_attribute(head, b" id="))) is not None:
@@ -247,8 +253,8 @@ class Xmpp:
             return None
         if room.receives:
             try:
-                events.append((room.stream, None, None, a2b_base64(payload.text or "", strict_mode=True)))
-            except ValueError:
+                events.append((room.stream, None, None, _from_base64(f'"{payload.text or ""}"')))
+            except MsgspecError:
                 return "the relay sent a payload that is no base64"
         if mine and number is not None:
             events.append(Published(number, None))
