@@ -22,6 +22,7 @@ from loadtests.dialects.redis import Redis
 from loadtests.dialects.redis_streams import RedisStreams
 from loadtests.dialects.reference import Reference
 from loadtests.dialects.socketio import SocketIo
+from loadtests.dialects.stomp import Stomp
 from loadtests.dialects.xmpp import Xmpp
 from relay import wire
 from tests.contracts.over_websocket import OverWebSocket
@@ -30,6 +31,7 @@ from tests.contracts.scripted_nostr import NostrServer
 from tests.contracts.scripted_redis import RedisServer
 from tests.contracts.scripted_redis_streams import RedisStreamsServer
 from tests.contracts.scripted_socketio import SocketIoServer
+from tests.contracts.scripted_stomp import StompServer
 from tests.contracts.scripted_xmpp import XmppServer
 
 LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
@@ -192,6 +194,7 @@ MAKE: dict[str, tuple[type[Dialect], Callable[[], OverWebSocket | RedisServer]]]
     "centrifugo": (Centrifugo, CentrifugoServer),
     "socketio": (SocketIo, SocketIoServer),
     "nostr": (_NostrAtOneTime, NostrServer),
+    "stomp": (Stomp, StompServer),
     "xmpp": (Xmpp, XmppServer),
 }
 """By name: the dialect and its other end."""
