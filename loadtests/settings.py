@@ -12,6 +12,7 @@ import msgspec
 from loadtests.address import Address, client_context, parse_url
 from loadtests.sealing.envelope import Suite
 from loadtests.workload.catalogue import SCENARIOS
+from loadtests.workload.traffic import Workload
 
 PARTICIPANTS_DEFAULT: Final = 400
 """Two cores carry the evening peak of so many with room to spare."""
@@ -54,6 +55,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not self.address.tls:
             return None
         return client_context(Path(self.ca) if self.ca else None, own=self.own_certificate)
+
+    def workload(self) -> Workload:
+        """Return who is in which stream, and what each sends and when."""
+        return Workload(
+            self.scenario,
+            seed=self.seed,
+            participants=self.participants,
+            rate=self.rate,
+            duration_s=self.duration_s,
+        )
 
     def to_wire(self) -> dict[str, Any]:
         return dict(msgspec.to_builtins(self))

@@ -23,8 +23,8 @@ from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.results import environment
 from loadtests.results.files import write
-from loadtests.results.schema import Kind, Ledger, Relay, Result, Summary, Worker
-from loadtests.results.schema import Target as ResultTarget
+from loadtests.results.schema import KindFigures, LedgerColumns, RelayFigures, Result, Summary, WorkerFigures
+from loadtests.results.schema import MeasuredTarget as ResultTarget
 from loadtests.results.validity import Facts, WorkerFacts, check
 
 SCHEMA_VERSION: Final = 1
@@ -240,10 +240,12 @@ def promise_lines(comparison: Comparison) -> Lines:
     ]
 
 
-def ledger_of(paced: Any) -> Ledger:
+def ledger_of(paced: Any) -> LedgerColumns:
     """Return a pacing's ledger, summed over the kinds."""
     kinds = paced.totals.kinds.values()
-    return Ledger(**{field: sum(getattr(kind, field, 0) for kind in kinds) for field in Ledger.__struct_fields__})
+    return LedgerColumns(
+        **{field: sum(getattr(kind, field, 0) for kind in kinds) for field in LedgerColumns.__struct_fields__}
+    )
 
 
 def _merged(histograms: Sequence[Histogram]) -> Histogram:
@@ -339,7 +341,7 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
         duration_ns=paced.elapsed_ns,
         series={name: Summary.of(histogram) for name, histogram in sorted(series.items()) if histogram.count},
         kinds={
-            "message": Kind(
+            "message": KindFigures(
                 due=paced.due,
                 sent=paced.sent,
                 acknowledged=paced.acknowledged,
@@ -348,7 +350,7 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
             )
         },
         workers=[
-            Worker(
+            WorkerFigures(
                 name="load",
                 cpu=paced.load_cpu,
                 due=paced.due,
@@ -359,7 +361,7 @@ def result_of(comparison: Comparison, turn: Turn) -> Result:
                 loop_lag_p99_ns=0,
             )
         ],
-        relay=Relay(
+        relay=RelayFigures(
             cpu_ns=paced.server_ns,
             memory_bytes_idle=probe.idle_bytes,
             memory_bytes_max=probe.held_bytes,

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import parse_series_name
-from loadtests.results.schema import Kind, Ledger
+from loadtests.results.schema import KindFigures, LedgerColumns
 
 _MANTISSAS_FINE: Final = (100, 150, 200, 300, 450, 700)
 _MANTISSAS_COARSE: Final = (100, 200, 500)
@@ -48,14 +48,14 @@ _MERGED: Final[Mapping[str, tuple[str, str]]] = {
     "lag": ("loadtest_schedule_lag_seconds", "How late the generator sent, against its schedule."),
     "loop_lag": ("loadtest_loop_lag_seconds", "How late the generator's loop ran."),
 }
-_OUTCOMES: Final = tuple(field for field in Ledger.__struct_fields__ if field != "sent")
+_OUTCOMES: Final = tuple(field for field in LedgerColumns.__struct_fields__ if field != "sent")
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of a run at one moment, merged over its workers."""
 
     series: Mapping[str, Histogram]
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, KindFigures]
     running: bool
     connections: int = 0
     workers: int = 0
@@ -115,7 +115,7 @@ class LoadtestCollector(Collector):
         text = "Deliveries that seem to come before they were sent: the clock error shows."
         yield self._counter("loadtest_negative_samples", text, {(): negative})
 
-    def _counters(self, kinds: Mapping[str, Kind]) -> Iterator[Metric]:
+    def _counters(self, kinds: Mapping[str, KindFigures]) -> Iterator[Metric]:
         for field, text in (
             ("due", "Sends that the schedule asked for."),
             ("sent", "Sends that were made."),

@@ -1,6 +1,6 @@
 """The master's part of a run: everyone joins, the load goes on, everything drains, and the figures are put together.
 
-    idle --test_start--> joining --all joined--> loaded --time is up, or stopped--> quiet --all sent--> draining --> done
+    idle --start--> joining --all joined--> load --time is up, or stopped--> drain --all settled--> done --> idle
 
 Works on Locust's master and on a lone process; the other side of the messages is loadtests/control/worker.py.
 """
@@ -10,20 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Final
 
 import gevent
 from gevent.event import Event
 
-from loadtests.control.collector import Gathering, command_line
-from loadtests.control.worker import CLOCKS, DRAIN, GO, LATE_S, QUIET, REPORT, SETTLED, STOP
+from loadtests.control.assemble import assemble
+from loadtests.control.collector import Collector
+from loadtests.control.facts import RunFacts
+from loadtests.control.messages import CompareClocks, Drain, Go, Quiet, Report, Settled, Stop, ToMaster, ToWorker
+from loadtests.control.worker import LATE_S
 from loadtests.measuring.histogram import Histogram
-from loadtests.results.environment import machine
-from loadtests.results.schema import Kind, Result
-from loadtests.results.thresholds import Threshold
+from loadtests.results.schema import KindFigures, Result
 from loadtests.results.validity import Finding
 from loadtests.settings import Settings
-from loadtests.target.reference_relay import ReferenceRelay
 
 JOIN_S_MAX: Final = 60.0
 """For everyone to join before the load, plus the following for every participant."""
@@ -44,28 +44,22 @@ SAMPLE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Conductor:
-    """One run at a time. What a caller may set before it starts stands in the attributes without underscore."""
+class Master:
+    """One run at a time, any number one after the other."""
 
     def __init__(
         self,
         *,
-        send: Callable[[str, dict[str, Any], str | None], None],
+        send: Callable[[ToWorker, str | None], None],
         alive: Callable[[str], bool],
         on_done: Callable[[Result], None],
     ) -> None:
-        """`send(type, data, worker or None for all)`; `alive(worker)`; `on_done` gets the result of every run."""
+        """`send(message, worker or None for all)`; `alive(worker)`; `on_done` gets the result of every run."""
         self._send = send
         self._alive = alive
         self._on_done = on_done
-        self.relay: ReferenceRelay | None = None
-        self.target = "external"
-        self.thresholds: Sequence[Threshold] = ()
-        self.options: dict[str, Any] = {}
-        self.command: Sequence[str] = command_line()
-        self.calibration: Histogram | None = None
-        self.machine = machine()
-        self.gathering: Gathering | None = None
+        self.collector: Collector | None = None
+        """Of the run that goes on, or of the last one."""
         self.phase = "idle"
         self.done = Event()
         self.done.set()
@@ -80,7 +74,7 @@ class Conductor:
 
     # -- the run -------------------------------------------------------------------------------------
 
-    def start(self, settings: Settings, workers: Sequence[str]) -> None:
+    def start(self, settings: Settings, facts: RunFacts, workers: Sequence[str]) -> None:
         """Begin a run with these workers, in this order."""
         self.result = None
         self.done.clear()
@@ -88,21 +82,19 @@ class Conductor:
         self._quiet, self._settled, self._lost = set(), set(), set()
         self._missing_since_ns.clear()
         self._empty_since_ns = 0
-        self.gathering = Gathering(settings, target=self.target, relay=self.relay, workers=workers)
-        self.gathering.calibration = self.calibration
-        self.gathering.machine = self.machine
-        self.gathering.note_idle_relay()
-        gevent.spawn(self._conduct, self.gathering)
+        self.collector = Collector(settings, facts, workers)
+        self.collector.relay.note_idle()
+        gevent.spawn(self._conduct, self.collector, facts)
 
     def stop(self, *, interrupted: bool = False) -> None:
         """End the run now, in order; wait for `done` afterwards."""
         if not self.done.is_set() and not self._stop.is_set():
-            if interrupted and self.gathering is not None:
-                self.gathering.interrupted = True
-                self.gathering.event("interrupted")
+            if interrupted and self.collector is not None:
+                self.collector.interrupted = True
+                self.collector.event("interrupted")
             self._stop.set()
 
-    def _conduct(self, run: Gathering) -> None:
+    def _conduct(self, run: Collector, facts: RunFacts) -> None:
         try:
             self.phase = "joining"
             if self._join(run):
@@ -111,13 +103,13 @@ class Conductor:
             self.phase = "drain"
             self._drain(run)
             self.phase = "done"
-            self.result = run.result(self.thresholds, self.command, self.options)
+            self.result = assemble(run, facts)
             self._on_done(self.result)
         finally:
             self.phase = "idle"
             self.done.set()
 
-    def _join(self, run: Gathering) -> bool:
+    def _join(self, run: Collector) -> bool:
         """Wait until everyone who joins before the load has; False if the run cannot go on."""
         wanted = run.settings.participants
         end_ns = monotonic_ns() + int((JOIN_S_MAX + JOIN_S_PER_PARTICIPANT * wanted) * 1e9)
@@ -144,45 +136,41 @@ class Conductor:
         if self._stop.is_set():
             return False
         run.load_begins()
-        offsets = sorted(run.offsets_ns().items())
+        offsets_ns = run.offsets_ns()
         for worker, line in run.lines.items():
-            self._send(GO, {"lead_ns": int(LEAD_S * 1e9), "clock": line.clock, "offsets_ns": offsets}, worker)
+            self._send(Go(lead_ns=int(LEAD_S * 1e9), clock=line.clock, offsets_ns=offsets_ns), worker)
         gevent.sleep(LEAD_S)
         run.starts_now()
         return True
 
-    def _load(self, run: Gathering) -> None:
+    def _load(self, run: Collector) -> None:
         end_ns = run.load_from_ns + int(run.settings.duration_s * 1e9)
         while monotonic_ns() < end_ns and not self._stop.wait(POLL_S):
             self._watch(run)
             if self._trouble(run):
                 break
 
-    def _drain(self, run: Gathering) -> None:
-        over = run.load_from_ns and monotonic_ns() - run.load_from_ns >= int(run.settings.duration_s * 1e9)
-        self._send(STOP, {"cut": not over}, None)
-        if run.load_from_ns:
-            run.load_ends()
+    def _drain(self, run: Collector) -> None:
+        over = bool(run.load_from_ns) and monotonic_ns() - run.load_from_ns >= int(run.settings.duration_s * 1e9)
+        self._send(Stop(cut=not over), None)
+        run.load_ends()
         patience_s = run.settings.drain_s + GRACE_S
         self._wait(lambda: self._all_but_lost(run, self._quiet), patience_s)
-        assert run.settings is not None
-        finals = run.sent_log.finals().to_wire() if run.sent_log is not None else []
-        self._send(DRAIN, {"finals": finals}, None)
+        self._send(Drain(finals=run.sent_log.finals().to_wire() if run.sent_log is not None else []), None)
         self._wait(lambda: self._all_but_lost(run, self._settled), patience_s + LATE_S)
         for worker in run.lines.keys() - self._settled:
             self._lose(run, worker)
 
     # -- watching ------------------------------------------------------------------------------------
 
-    def _watch(self, run: Gathering) -> None:
+    def _watch(self, run: Collector) -> None:
         now_ns = monotonic_ns()
         if now_ns - self._sampled_ns < int(SAMPLE_S * 1e9):
             return
         self._sampled_ns = now_ns
         run.sample_relay()
         if run.clocks > 1:
-            offsets = sorted(run.offsets_ns().items())
-            self._send(CLOCKS, {"offsets_ns": offsets}, None)
+            self._send(CompareClocks(offsets_ns=run.offsets_ns()), None)
         for worker in run.lines:
             if self._alive(worker):
                 self._missing_since_ns.pop(worker, None)
@@ -190,9 +178,9 @@ class Conductor:
             elif now_ns - self._missing_since_ns.setdefault(worker, now_ns) > WORKER_S_MAX * 1e9:
                 self._lose(run, worker)
 
-    def _trouble(self, run: Gathering) -> bool:
+    def _trouble(self, run: Collector) -> bool:
         """Return whether the run is pointless from now on; the finding says why."""
-        code = self.relay.exit_code() if self.relay is not None else None
+        code = run.relay.relay.exit_code() if run.relay.relay is not None else None
         if code is not None:
             self._find(run, "relay-ended", f"The relay ended in the run with code {code}: see relay.log.")
             return True
@@ -206,18 +194,18 @@ class Conductor:
         self._find(run, "target-lost", f"Nobody was connected for {LOST_S_MAX:.0f} s: the target went away.")
         return True
 
-    def _lose(self, run: Gathering, worker: str) -> None:
+    def _lose(self, run: Collector, worker: str) -> None:
         if worker not in self._lost:
             self._lost.add(worker)
             name = run.lines[worker].name
             self._find(run, "worker-lost", f"{name} was lost, and with it what it had measured: see its log.")
 
-    def _find(self, run: Gathering, code: str, sentence: str) -> None:
+    def _find(self, run: Collector, code: str, sentence: str) -> None:
         run.findings.append(Finding(code, sentence))
         run.event(sentence)
         _log.error(sentence)
 
-    def _all_but_lost(self, run: Gathering, heard: set[str]) -> bool:
+    def _all_but_lost(self, run: Collector, heard: set[str]) -> bool:
         return heard >= run.lines.keys() - self._lost
 
     def _wait(self, reached: Callable[[], bool], patience_s: float) -> None:
@@ -225,22 +213,22 @@ class Conductor:
         while not reached() and monotonic_ns() < end_ns:
             gevent.sleep(POLL_S)
 
-    def so_far(self) -> tuple[Mapping[str, Histogram], Mapping[str, Kind]]:
+    def so_far(self) -> tuple[Mapping[str, Histogram], Mapping[str, KindFigures]]:
         """Return the histograms by series and what was done by kind; both are empty before the first run."""
-        run = self.gathering
+        run = self.collector
         return ({}, {}) if run is None else (run.recorder.totals, run.kinds_so_far())
 
     # -- messages from workers -----------------------------------------------------------------------
 
-    def on_message(self, kind: str, worker: str, data: dict[str, Any]) -> None:
-        run = self.gathering
+    def on_message(self, worker: str, message: ToMaster) -> None:
+        run = self.collector
         if run is None or worker not in run.lines or self.done.is_set():
             return
-        if kind == REPORT:
-            run.take_report(worker, data)
-        elif kind == QUIET and worker not in self._quiet:
-            run.take_sent(data)
+        if isinstance(message, Report):
+            run.take_report(worker, message)
+        elif isinstance(message, Quiet) and worker not in self._quiet:
+            run.take_quiet(message)
             self._quiet.add(worker)
-        elif kind == SETTLED and worker not in self._settled:
-            run.take_settled(worker, data)
+        elif isinstance(message, Settled) and worker not in self._settled:
+            run.take_settled(worker, message)
             self._settled.add(worker)

@@ -1,34 +1,33 @@
-"""One worker process in a run: turns the master's messages into phases of its population, and reports once a second.
-
-Messages travel through Locust's own; a lone process (`locust -f` without workers) sends them to itself.
-
-    master -> worker   relaymark.go, relaymark.clocks, relaymark.stop, relaymark.drain
-    worker -> master   relaymark.report (once a second), relaymark.quiet, relaymark.settled
-"""
+"""One worker process in a run: turns the master's messages into phases of its population, and reports once a second."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any, Final
 
 import gevent
+import msgspec
 from gevent.event import Event
 
 from loadtests.accounting.settlement import Finals
+from loadtests.control.messages import (
+    CompareClocks,
+    Drain,
+    Go,
+    Quiet,
+    Report,
+    Settled,
+    Status,
+    Stop,
+    ToMaster,
+    ToWorker,
+)
 from loadtests.driver.population import Population
 from loadtests.measuring.clock import clock_id
 from loadtests.measuring.histogram import Histogram
 from loadtests.settings import Settings
-
-GO: Final = "relaymark.go"
-CLOCKS: Final = "relaymark.clocks"
-STOP: Final = "relaymark.stop"
-DRAIN: Final = "relaymark.drain"
-REPORT: Final = "relaymark.report"
-QUIET: Final = "relaymark.quiet"
-SETTLED: Final = "relaymark.settled"
 
 REPORT_S: Final = 1.0
 POLL_S: Final = 0.02
@@ -39,7 +38,7 @@ LATE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Worker:
+class LoadWorker:
     """The population of this process, in the hands of the master."""
 
     def __init__(
@@ -48,7 +47,7 @@ class Worker:
         *,
         ordinal: int,
         workers: int,
-        send: Callable[[str, dict[str, Any]], None],
+        send: Callable[[ToMaster], None],
         on_fold: Callable[[str, Histogram], None],
     ) -> None:
         """`ordinal`: which of the `workers` this is; `on_fold` gets each second's histograms, by series."""
@@ -87,28 +86,29 @@ class Worker:
 
     # -- messages from the master --------------------------------------------------------------------
 
-    def go(self, data: Mapping[str, Any]) -> None:
-        self.population.begin(monotonic_ns() + int(data["lead_ns"]), int(data["clock"]))
-        self.clocks(data)
+    def on_message(self, message: ToWorker) -> None:
+        if isinstance(message, Go):
+            self.population.begin(monotonic_ns() + message.lead_ns, message.clock)
+            self.population.phase.compare_clocks(dict(message.offsets_ns))
+        elif isinstance(message, CompareClocks):
+            self.population.phase.compare_clocks(dict(message.offsets_ns))
+        elif isinstance(message, Stop):
+            self._stop(message)
+        elif isinstance(message, Drain):
+            self._greenlets.append(gevent.spawn(self._settle, Finals.from_wire(message.finals)))
 
-    def clocks(self, data: Mapping[str, Any]) -> None:
-        self.population.phase.compare_clocks({int(clock): int(offset) for clock, offset in data["offsets_ns"]})
-
-    def stop(self, data: Mapping[str, Any]) -> None:
+    def _stop(self, message: Stop) -> None:
         """The load is over, or was cut short: finish what is under way, then say so."""
         # Otherwise the population stops by itself, behind all that was due: a late worker must not skip what it is late with.
-        if data["cut"]:
+        if message.cut:
             self.population.stop()
         if not self._ending:
             self._ending = True
             self._greenlets.append(gevent.spawn(self._become_quiet))
 
-    def drain(self, data: Mapping[str, Any]) -> None:
-        self._greenlets.append(gevent.spawn(self._settle, Finals.from_wire(data["finals"])))
-
     def _become_quiet(self) -> None:
         _wait_for(lambda: self.population.silent, self._settings.drain_s)
-        self._send(QUIET, {"sent": self.population.end_sending().to_wire()})
+        self._send(Quiet(sent=self.population.end_sending().to_wire()))
 
     def _settle(self, finals: Finals) -> None:
         population = self.population
@@ -118,7 +118,7 @@ class Worker:
             _wait_for(lambda: population.gone, LATE_S)
         settlement = population.settle(finals)
         self._report()
-        self._send(SETTLED, {"settlement": settlement, "comings": population.attempts()})
+        self._send(Settled(settlement=settlement, attempts=population.attempts()))
 
     # -- reports -------------------------------------------------------------------------------------
 
@@ -147,16 +147,14 @@ class Worker:
             gevent.sleep(YIELD_S)
             intervals[name] = histogram.to_wire()
             self._on_fold(name, histogram)
-        self._send(
-            REPORT,
-            {
-                "second": second,
-                "intervals": intervals,
-                "fanout": self.population.context.fanout.take(),
-                "clock_id": self._clock_id,
-                "status": self.population.status(),
-            },
+        report = Report(
+            second=second,
+            intervals=intervals,
+            fanout=self.population.context.fanout.take(),
+            clock_id=self._clock_id,
+            status=msgspec.convert(self.population.status(), Status),
         )
+        self._send(report)
 
     def close(self) -> None:
         self._ending = True

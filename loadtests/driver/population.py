@@ -28,7 +28,6 @@ from loadtests.driver.participant import Participant
 from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.room_spread import FanoutNotes
 from loadtests.settings import SUITES, Settings
-from loadtests.workload.traffic import Workload
 
 GC_THRESHOLD: Final = 200_000
 """A collection looks at what was made since the freeze only; the records of the hot path are no cycles."""
@@ -41,13 +40,7 @@ class Population:
         """`on_joined` is called whenever one more participant is attached to all that its plan says."""
         self.settings = settings
         target = settings.address
-        workload = Workload(
-            settings.scenario,
-            seed=settings.seed,
-            participants=settings.participants,
-            rate=settings.rate,
-            duration_s=settings.duration_s,
-        )
+        workload = settings.workload()
         shifts = settings.clock_shift_ms
         self.phase = Phase(int(shifts[worker] * 1e6) if worker < len(shifts) else 0)
         self.recorder = Recorder(monotonic_ns(), keep_history=False)

@@ -15,18 +15,18 @@ from flask import Response, request
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import parse_series_name
 from loadtests.report.tables import TITLES
-from loadtests.results.schema import Kind, Ledger
+from loadtests.results.schema import KindFigures, LedgerColumns
 
 PERCENTILES_KEY: Final = "percentiles"
 LEDGER_KEY: Final = "ledger"
 _STATS: Final = "/stats/requests"
 
-Figures: TypeAlias = tuple[Mapping[str, Histogram], Mapping[str, Kind]]
+Figures: TypeAlias = tuple[Mapping[str, Histogram], Mapping[str, KindFigures]]
 """Histograms by series name, and what was done by kind."""
 
 _TIMES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 _COUNTED: Final = ("due", "sent", "acknowledged", "refused")
-_SETTLED: Final = tuple(column for column in Ledger.__struct_fields__ if column not in ("sent", "delivered"))
+_SETTLED: Final = tuple(column for column in LedgerColumns.__struct_fields__ if column not in ("sent", "delivered"))
 
 
 def install(environment: Any, snapshot: Callable[[], Figures]) -> None:
@@ -93,7 +93,7 @@ def percentile_rows(series: Mapping[str, Histogram]) -> list[dict[str, str | flo
     return rows
 
 
-def ledger_rows(series: Mapping[str, Histogram], kinds: Mapping[str, Kind]) -> list[dict[str, str | int]]:
+def ledger_rows(series: Mapping[str, Histogram], kinds: Mapping[str, KindFigures]) -> list[dict[str, str | int]]:
     """Return a row a kind. What only the settling at the end tells is a dash until then."""
     rows: list[dict[str, str | int]] = []
     for name, kind in kinds.items():

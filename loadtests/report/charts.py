@@ -16,7 +16,7 @@ from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.report.tables import Table
 from loadtests.report.words import NONE, duration, kinds_of, main_kind, number, percent, size
-from loadtests.results.schema import Rates, Result, Track, Usage
+from loadtests.results.schema import RateColumns, Result, Track, Usage
 from loadtests.results.validity import CPU_MAX
 
 POINTS_MAX: Final = 600
@@ -330,7 +330,7 @@ def _rates_chart(
     id: str,  # noqa: A002
     title: str,
     text: str,
-    rates: Rates,
+    rates: RateColumns,
     columns: Mapping[str, Sequence[int]],
     result: Result,
 ) -> Chart:

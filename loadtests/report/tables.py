@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loadtests.measuring.series import parse_series_name
 from loadtests.report.words import NONE, WRONG_COLUMNS, duration, kinds_of, number, percent, size
-from loadtests.results.schema import Ledger, Outcome, Result, Summary, Usage
+from loadtests.results.schema import LedgerColumns, Result, Summary, ThresholdOutcome, Usage
 
 
 class Wrong(str):
@@ -68,7 +68,7 @@ def latencies(result: Result) -> Table:
 
 
 def ledger(result: Result) -> Table:
-    columns = [column for column in Ledger.__struct_fields__ if column != "sent"]
+    columns = [column for column in LedgerColumns.__struct_fields__ if column != "sent"]
     shown = [
         column
         for column in columns
@@ -84,7 +84,7 @@ def ledger(result: Result) -> Table:
     )
 
 
-def ledger_cells(entry: Ledger, columns: Iterable[str]) -> list[str]:
+def ledger_cells(entry: LedgerColumns, columns: Iterable[str]) -> list[str]:
     cells = []
     for column in columns:
         value = getattr(entry, column)
@@ -198,7 +198,7 @@ def thresholds(result: Result) -> Table:
     )
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcome(outcome: ThresholdOutcome) -> str:
     text = outcome.text.removeprefix(f"{outcome.threshold}: ")
     return text if outcome.ok else Wrong(text)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import parse_series_name
-from loadtests.results.schema import Attempts, Ledger, Result, Summary, Usage
+from loadtests.results.schema import Attempts, LedgerColumns, Result, Summary, Usage
 
 PLAIN_EVERY_NS: Final = 5_000_000_000
 """A line every five seconds where lines stay."""
@@ -176,7 +176,7 @@ def _kinds(result: Result) -> list[str]:
 
 
 def _ledger(result: Result) -> Table:
-    columns = [field for field in Ledger.__struct_fields__ if field != "sent"]
+    columns = [field for field in LedgerColumns.__struct_fields__ if field != "sent"]
     # A column of zeros that only some scenarios fill is left out; losses are shown always.
     shown = [
         column

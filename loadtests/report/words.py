@@ -9,7 +9,7 @@ from msgspec import Struct
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import parse_series_name
 from loadtests.report import terminal
-from loadtests.results.schema import Ledger, Result
+from loadtests.results.schema import LedgerColumns, Result
 
 NONE: Final = "\N{EN DASH}"
 """In place of a figure that there is not."""
@@ -97,13 +97,13 @@ def _latency(result: Result) -> str:
     )
 
 
-def ledger_total(result: Result) -> Ledger:
+def ledger_total(result: Result) -> LedgerColumns:
     """Return the ledger summed over the kinds."""
     sums = {
         column: sum(getattr(kind.ledger, column) for kind in result.kinds.values())
-        for column in Ledger.__struct_fields__
+        for column in LedgerColumns.__struct_fields__
     }
-    return Ledger(**sums)
+    return LedgerColumns(**sums)
 
 
 def _losses(result: Result) -> str:

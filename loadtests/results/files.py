@@ -23,7 +23,7 @@ from loadtests.measuring.hdr_files import hgrm, hlog
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Interval
 from loadtests.measuring.series import parse_series_name
-from loadtests.results.schema import SCHEMA_VERSION, Rates, Result, Track, Usage
+from loadtests.results.schema import SCHEMA_VERSION, RateColumns, Result, Track, Usage
 
 LOG_METRICS: Final = ("deliver", "ack", "join", "resume")
 """Series in the histogram log. From the actual send only the totals are kept: the log is for time lines."""
@@ -154,7 +154,7 @@ def load(path: Path) -> Result:
             summary.to_histogram()
         if result.calibration:
             result.calibration.to_histogram()
-        tables: list[Rates | Track | Usage] = [result.rates, *result.history.values(), *result.usage]
+        tables: list[RateColumns | Track | Usage] = [result.rates, *result.history.values(), *result.usage]
         for columns in tables:
             _check_columns(columns)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -162,7 +162,7 @@ def load(path: Path) -> Result:
     return result
 
 
-def _check_columns(columns: Rates | Track | Usage) -> None:
+def _check_columns(columns: RateColumns | Track | Usage) -> None:
     """Raise ValueError unless all columns are as long as that of the seconds; of a process some may be missing."""
     for name in columns.__struct_fields__:
         column = getattr(columns, name)

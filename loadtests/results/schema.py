@@ -60,7 +60,7 @@ class Summary(Struct, frozen=True, kw_only=True):
         return Histogram.from_wire(self.histogram)
 
 
-class Ledger(Struct, frozen=True, kw_only=True):
+class LedgerColumns(Struct, frozen=True, kw_only=True):
     """Where every record of a kind went, summed over its recipients but for `sent`."""
 
     sent: int = 0
@@ -79,7 +79,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
     """Ephemeral: never delivered, though no newer state took its place."""
 
 
-class Kind(Struct, frozen=True, kw_only=True):
+class KindFigures(Struct, frozen=True, kw_only=True):
     """What was asked for and what was done, for one kind of record."""
 
     due: int = 0
@@ -88,7 +88,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     acknowledged: int = 0
     refused: int = 0
     sealed_bytes: int = 0
-    ledger: Ledger = Ledger()
+    ledger: LedgerColumns = LedgerColumns()
 
 
 class Attempts(Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class Attempts(Struct, frozen=True, kw_only=True):
     all_after_ns: int | None = None
 
 
-class Rates(Struct, frozen=True, kw_only=True):
+class RateColumns(Struct, frozen=True, kw_only=True):
     """Records a second over time, as columns: due by the schedule, sent, delivered to recipients."""
 
     second: list[int] = []
@@ -134,7 +134,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     connections: list[int] = []
 
 
-class Worker(Struct, frozen=True, kw_only=True):
+class WorkerFigures(Struct, frozen=True, kw_only=True):
     """One process of the generator."""
 
     name: str
@@ -151,7 +151,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     clock_error_ns: int | None = None
 
 
-class Relay(Struct, frozen=True, kw_only=True):
+class RelayFigures(Struct, frozen=True, kw_only=True):
     """What the relay used for the load; only of relays that the harness started."""
 
     cpu_ns: int
@@ -171,7 +171,7 @@ class Relay(Struct, frozen=True, kw_only=True):
         return (self.memory_bytes_max - self.memory_bytes_idle) / self.connections if self.connections else None
 
 
-class Target(Struct, frozen=True, kw_only=True):
+class MeasuredTarget(Struct, frozen=True, kw_only=True):
     """What was measured. `promises`: durability, order, resume, in words, for the table beside the figures."""
 
     name: str
@@ -188,7 +188,7 @@ class Event(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class ThresholdOutcome(Struct, frozen=True, kw_only=True):
     """A threshold and what became of it. `observed` in ns, a count, or a rate a second; None: there is no data."""
 
     threshold: str
@@ -210,7 +210,7 @@ class Result(Struct, frozen=True, kw_only=True):
     scenario: str
     seed: int
     run: str
-    target: Target
+    target: MeasuredTarget
     options: dict[str, str | int | float | bool | None] = {}
     """Participants, rate, duration, workers, suite, and what else the command set."""
     started_unix_ns: int
@@ -220,21 +220,21 @@ class Result(Struct, frozen=True, kw_only=True):
 
     series: dict[str, Summary] = {}
     """By `series_name`."""
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, KindFigures] = {}
     joins: Attempts = Attempts()
     resumes: Attempts = Attempts()
-    rates: Rates = Rates()
+    rates: RateColumns = RateColumns()
     history: dict[str, Track] = {}
     usage: list[Usage] = []
-    workers: list[Worker] = []
-    relay: Relay | None = None
+    workers: list[WorkerFigures] = []
+    relay: RelayFigures | None = None
     clock_error_ns: int | None = 0
     """Of every one-way time; 0 where one clock stamps both ends, None where it is not known."""
     calibration: Summary | None = None
     """Round trips to an echo server on this rig: what the generator itself costs."""
     events: list[Event] = []
     findings: list[Finding] = []
-    thresholds: list[Outcome] = []
+    thresholds: list[ThresholdOutcome] = []
     notes: list[str] = []
     """What a reader must know that is no fault: a fallback that was taken, intervals that came late."""
 
@@ -319,15 +319,15 @@ __all__ = [
     "SCHEMA_VERSION",
     "Attempts",
     "Event",
-    "Kind",
-    "Ledger",
-    "Outcome",
-    "Rates",
-    "Relay",
+    "KindFigures",
+    "LedgerColumns",
+    "ThresholdOutcome",
+    "RateColumns",
+    "RelayFigures",
     "Result",
     "Summary",
-    "Target",
+    "MeasuredTarget",
     "Track",
     "Usage",
-    "Worker",
+    "WorkerFigures",
 ]

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import LABELS, METRICS
-from loadtests.results.schema import Ledger, Outcome, Result
+from loadtests.results.schema import LedgerColumns, Result, ThresholdOutcome
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<=": le,
@@ -41,7 +41,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 _UNITS_NS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
 _TIMES: Final = ("med", "avg", "min", "max")
 _COUNTS: Final = ("count", "rate")
-_COLUMNS: Final = tuple(field for field in Ledger.__struct_fields__ if field != "sent")
+_COLUMNS: Final = tuple(field for field in LedgerColumns.__struct_fields__ if field != "sent")
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -211,15 +211,15 @@ def _meant(name: str, known: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
 
 
-def evaluate(threshold: Threshold, result: Result) -> Outcome:
+def evaluate(threshold: Threshold, result: Result) -> ThresholdOutcome:
     """Compare `result` with `threshold`. Without data the outcome is not ok, whatever the comparison."""
     observed = _observe(threshold, result)
     if observed is None:
-        return Outcome(threshold=str(threshold), ok=False, observed=None, text=f"{threshold}: no data")
+        return ThresholdOutcome(threshold=str(threshold), ok=False, observed=None, text=f"{threshold}: no data")
     ok = _OPERATORS[threshold.operator](observed, float(threshold.value))
     # Histograms have three significant digits: a fourth tells on which side of a limit a time lies, more would be made up.
     shown = f"{observed / 1e6:.4g} ms" if threshold.is_time else f"{observed:.10g}"
-    return Outcome(
+    return ThresholdOutcome(
         threshold=str(threshold), ok=ok, observed=observed, text=f"{threshold}: {'met' if ok else 'not met'}, {shown}"
     )
 

@@ -22,6 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.address import CERTIFICATE, CERTIFICATE_KEY, PROBE_S_MAX, Address, TargetError, parse_url
 from relaymark import child
 
+PROMISES: Final = {
+    "durability": "as the store: memory loses all at a restart, sqlite commits before it acknowledges",
+    "order": "numbered per stream, without a gap",
+    "resume": "from any number that is still held",
+}
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 12.0
 """A little more than the relay's own deadline for draining."""
@@ -31,7 +36,7 @@ _LAST_LINES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class ProcessUsage:
     """What a process has used so far: CPU time of all its threads, and its resident memory now."""
 
     at_ns: int
@@ -39,7 +44,7 @@ class Usage:
     rss_bytes: int
 
 
-def usage_of(process: psutil.Process) -> Usage | None:
+def usage_of(process: psutil.Process) -> ProcessUsage | None:
     """Return the usage of `process`, None when it is gone."""
     try:
         with process.oneshot():
@@ -47,7 +52,7 @@ def usage_of(process: psutil.Process) -> Usage | None:
             rss_bytes = process.memory_info().rss
     except psutil.Error:
         return None
-    return Usage(at_ns=time.monotonic_ns(), cpu_ns=int((times.user + times.system) * 1e9), rss_bytes=rss_bytes)
+    return ProcessUsage(at_ns=time.monotonic_ns(), cpu_ns=int((times.user + times.system) * 1e9), rss_bytes=rss_bytes)
 
 
 class ReferenceRelay:
@@ -142,7 +147,7 @@ class ReferenceRelay:
         assert self._process is not None
         return self._process.pid
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> ProcessUsage | None:
         return None if self._observed is None or self.exit_code() is not None else usage_of(self._observed)
 
     def statistics(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from benchmarks.overhead.schemes import SUITES, Scheme, padded
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.results.environment import machine
-from loadtests.results.schema import Relay, Result, Summary, Target
+from loadtests.results.schema import MeasuredTarget, RelayFigures, Result, Summary
 from loadtests.sealing.envelope import STAMP_BYTES
 from relay.limits import SEALED_BYTES_MAX, padme_bytes
 
@@ -126,11 +126,11 @@ def result(p50_ns: int, *, invalid: bool = False) -> Result:
         scenario="private-chat",
         seed=1,
         run="1",
-        target=Target(name="reference"),
+        target=MeasuredTarget(name="reference"),
         started_unix_ns=1,
         duration_ns=10**9,
         series={series_name("deliver", kind="message", basis="intended"): Summary.of(histogram)},
-        relay=Relay(
+        relay=RelayFigures(
             cpu_ns=4_000_000, memory_bytes_idle=1, memory_bytes_max=1, connections=2, deliveries=0 if invalid else 100
         ),
     )

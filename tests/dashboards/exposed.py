@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from loadtests.control.exporter import LoadtestCollector, Snapshot
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
-from loadtests.results.schema import Kind
+from loadtests.results.schema import KindFigures
 from loadtests.sealing.records import KIND_NAMES
 from relay.metrics import RelayCollector
 from relay.store import MemoryStore
@@ -29,7 +29,7 @@ def relay_page() -> str:
 def loadtest_page() -> str:
     snapshot = Snapshot(
         series={series_name("deliver", kind="message", basis="intended"): Histogram()},
-        kinds=dict.fromkeys(KIND_NAMES[1:], Kind()),
+        kinds=dict.fromkeys(KIND_NAMES[1:], KindFigures()),
         running=True,
         clock_error_ns=0,
         started_unix_ns=1,

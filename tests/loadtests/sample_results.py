@@ -12,15 +12,15 @@ from loadtests.results.environment import Machine
 from loadtests.results.schema import (
     Attempts,
     Event,
-    Kind,
-    Ledger,
-    Rates,
-    Relay,
+    KindFigures,
+    LedgerColumns,
+    MeasuredTarget,
+    RateColumns,
+    RelayFigures,
     Result,
     Summary,
-    Target,
     Usage,
-    Worker,
+    WorkerFigures,
     summaries,
     tracks,
 )
@@ -70,31 +70,31 @@ def result(**changes: Any) -> Result:
             "scenario": "evening-peak",
             "seed": 1,
             "run": "20251009T085320Z-evening-peak",
-            "target": Target(name="reference", url="ws://127.0.0.1:1", promises={"durability": "none"}),
+            "target": MeasuredTarget(name="reference", url="ws://127.0.0.1:1", promises={"durability": "none"}),
             "options": {"participants": 400, "rate": None, "suite": "sender-key"},
             "started_unix_ns": STARTED_NS,
             "duration_ns": SECONDS * SECOND_NS,
             "series": summaries(kept.totals),
             "kinds": {
-                kind: Kind(
+                kind: KindFigures(
                     due=121,
                     sent=120,
                     acknowledged=120,
                     sealed_bytes=120 * 256,
-                    ledger=Ledger(sent=120, expected=125, delivered=120, boundary=5),
+                    ledger=LedgerColumns(sent=120, expected=125, delivered=120, boundary=5),
                 )
                 for kind in KINDS
             },
             "joins": Attempts(tried=120, p95_after_ns=SECOND_NS, all_after_ns=2 * SECOND_NS),
             "resumes": Attempts(tried=20, failed=1, p95_after_ns=SECOND_NS),
-            "rates": Rates(second=[0, 1, 2], due=[100] * 3, sent=[99] * 3, delivered=[240] * 3),
+            "rates": RateColumns(second=[0, 1, 2], due=[100] * 3, sent=[99] * 3, delivered=[240] * 3),
             "history": tracks(kept.history()),
             "usage": [
                 Usage(name="relay", role="relay", second=[0, 1], cpu=[0.5, 0.6], memory_bytes=[2**25, 2**26]),
                 Usage(name="worker-0", role="worker", second=[0, 1], cpu=[0.7, 0.7], memory_bytes=[2**27, 2**27]),
             ],
             "workers": [
-                Worker(
+                WorkerFigures(
                     name="worker-0",
                     cpu=0.7,
                     due=600,
@@ -107,7 +107,7 @@ def result(**changes: Any) -> Result:
                     clock_error_ns=20_000,
                 )
             ],
-            "relay": Relay(
+            "relay": RelayFigures(
                 cpu_ns=2 * SECOND_NS,
                 memory_bytes_idle=2**25,
                 memory_bytes_max=2**26,

@@ -25,7 +25,7 @@ from loadtests.control.exporter import (
 )
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
-from loadtests.results.schema import Kind
+from loadtests.results.schema import KindFigures
 from loadtests.sealing.records import KIND_NAMES
 
 IDENTITY = {"scenario": "evening-peak", "target": "reference", "run": "r1"}
@@ -73,7 +73,7 @@ def test_all_kinds_together_stay_under_the_bound() -> None:
             series[series_name(metric, **labels)] = one
     everything = Snapshot(
         series=series,
-        kinds=dict.fromkeys(KIND_NAMES, Kind()),
+        kinds=dict.fromkeys(KIND_NAMES, KindFigures()),
         running=True,
         clock_error_ns=1,
         started_unix_ns=1,

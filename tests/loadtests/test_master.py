@@ -9,12 +9,29 @@ import msgspec
 import pytest
 
 from loadtests.accounting.ledger import Ledger
-from loadtests.control import master as conductor_module
-from loadtests.control.collector import Gathering
-from loadtests.control.master import Conductor
-from loadtests.control.worker import CLOCKS, DRAIN, GO, QUIET, REPORT, SETTLED, STOP
+from loadtests.control import master as master_module
+from loadtests.control.assemble import assemble
+from loadtests.control.collector import Collector
+from loadtests.control.facts import RunFacts
+from loadtests.control.master import Master
+from loadtests.control.messages import (
+    CompareClocks,
+    Counts,
+    Drain,
+    Go,
+    Quiet,
+    Report,
+    Settled,
+    Status,
+    Stop,
+    ToWorker,
+    encode,
+    read_by_master,
+    read_by_worker,
+)
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
+from loadtests.results.environment import machine
 from loadtests.results.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 from loadtests.results.schema import Result
 from loadtests.results.thresholds import parse
@@ -22,13 +39,15 @@ from loadtests.settings import Settings
 
 DELIVERED = series_name("deliver", kind="message", basis="sent")
 INTENDED = series_name("deliver", kind="message", basis="intended")
+FACTS = RunFacts(target="x", machine=machine(), commit=None, command=["relaymark"])
 
 
 class FakeWorkers:
     """Two workers with two participants each, one message sent to all four."""
 
     def __init__(self, *, clocks: tuple[int, int] = (5, 5), settles: bool = True) -> None:
-        self.sent: list[tuple[str, str | None]] = []
+        self.sent: list[tuple[type[ToWorker], str | None]] = []
+        self.facts = FACTS
         self.offsets: list[Any] = []
         self.told_to_cut: list[bool] = []
         self.clock_error_ns = 40
@@ -39,30 +58,32 @@ class FakeWorkers:
         self.cuts = 0
         self.dead: set[str] = set()
         self.results: list[Result] = []
-        self.conductor = Conductor(
-            send=self.send, alive=lambda name: name not in self.dead, on_done=self.results.append
-        )
+        self.master = Master(send=self.send, alive=lambda name: name not in self.dead, on_done=self.results.append)
         self.accounts = []
         self.counter = 0
 
     def start(self, **changes: Any) -> None:
         settings = Settings(scenario="room", url="ws://127.0.0.1:9", participants=4, duration_s=1.0, drain_s=0.1)
-        self.conductor.start(msgspec.structs.replace(settings, **changes), ["a", "b"])
+        self.master.start(msgspec.structs.replace(settings, **changes), self.facts, ["a", "b"])
         for name in ("a", "b"):
             self.report(name)
 
-    def send(self, kind: str, data: dict[str, Any], worker: str | None) -> None:
-        self.sent.append((kind, worker))
-        if kind == GO:
-            self.offsets.append(data["offsets_ns"])
+    def send(self, message: ToWorker, worker: str | None) -> None:
+        message = read_by_worker(encode(message))
+        self.sent.append((type(message), worker))
+        if isinstance(message, Go):
+            self.offsets.append(message.offsets_ns)
             self.deliver(worker or "")
-        elif kind == STOP:
-            self.told_to_cut.append(data["cut"])
+        elif isinstance(message, Stop):
+            self.told_to_cut.append(message.cut)
             for name in self.ledgers.keys() - self.dead:
-                self.conductor.on_message(QUIET, name, {"sent": self.ledgers[name].sent_log().to_wire()})
-        elif kind == DRAIN and self.settles:
+                self.answer(name, Quiet(sent=self.ledgers[name].sent_log().to_wire()))
+        elif isinstance(message, Drain) and self.settles:
             for name in self.ledgers.keys() - self.dead:
-                gevent.spawn(self.settle, name, data["finals"])
+                gevent.spawn(self.settle, name, message.finals)
+
+    def answer(self, name: str, message: Any) -> None:
+        self.master.on_message(name, read_by_master(encode(message)))
 
     def deliver(self, name: str) -> None:
         if name == "a":
@@ -85,43 +106,31 @@ class FakeWorkers:
                 account.record(1, Stamp(1, 0, 1, 0, 1, 0, 0, 0), 5)
                 account.finished(1)
         settlement = self.ledgers[name].settle(Finals.from_wire(finals)).to_wire()
-        comings = {"tried": 2, "first_ns": -100, "done_ns": b"\x00" * 16}
+        joins = {"tried": 2, "first_ns": -100, "done_ns": b"\x00" * 16}
         none = {"tried": 0, "first_ns": 0, "done_ns": b""}
-        self.conductor.on_message(
-            SETTLED, name, {"settlement": settlement, "comings": {"joins": comings, "resumes": none}}
-        )
+        self.answer(name, Settled(settlement=settlement, attempts={"joins": joins, "resumes": none}))
 
     def report(self, name: str, intervals: dict[str, Any] | None = None) -> None:
         clock = self.clocks[name]
-        tally = {
-            column: [0, int(name == "a"), 0, 0, 0, 0, 0]
-            for column in ("due", "sent", "acknowledged", "refused", "sealed_bytes")
-        }
-        status = {
-            "participants": 2,
-            "joined": self.joined,
-            "attached": self.joined,
-            "expected_first": 2,
-            "joined_first": self.joined,
-            "unsent": 0,
-            "cpu": 0.1,
-            "load_cpu": 0.1,
-            "rss_bytes": 1,
-            "clock": 1,
-            "offset_ns": clock * 100,
-            "clock_error_ns": self.clock_error_ns,
-            "descriptors_exhausted": 0,
-            "ports_exhausted": 0,
-            "joins": 2,
-            "resumes": 0,
-            "connections": 2,
-            "tally": {**tally, "received": 2, "skipped": 0, "unopened": 0, "cuts": self.cuts, "events": {}},
-        }
-        data = {"second": 0, "intervals": intervals or {}, "fanout": [], "clock_id": clock, "status": status}
-        self.conductor.on_message(REPORT, name, data)
+        counted = [0, int(name == "a"), 0, 0, 0, 0, 0]
+        status = Status(
+            participants=2,
+            joined=self.joined,
+            attached=self.joined,
+            expected_first=2,
+            joined_first=self.joined,
+            cpu=0.1,
+            load_cpu=0.1,
+            rss_bytes=1,
+            offset_ns=clock * 100,
+            clock_error_ns=self.clock_error_ns,
+            connections=2,
+            tally=Counts(due=counted, sent=counted, received=2, cuts=self.cuts),
+        )
+        self.answer(name, Report(second=0, intervals=intervals or {}, fanout=[], clock_id=clock, status=status))
 
     def finish(self) -> Result:
-        assert self.conductor.done.wait(10), "the run does not end"
+        assert self.master.done.wait(10), "the run does not end"
         (result,) = self.results
         return result
 
@@ -129,19 +138,19 @@ class FakeWorkers:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LEAD_S", "GRACE_S", "LATE_S", "WORKER_S_MAX"):
-        monkeypatch.setattr(conductor_module, name, 0.05)
-    monkeypatch.setattr(conductor_module, "POLL_S", 0.001)
-    monkeypatch.setattr(conductor_module, "SAMPLE_S", 0.01)
+        monkeypatch.setattr(master_module, name, 0.05)
+    monkeypatch.setattr(master_module, "POLL_S", 0.001)
+    monkeypatch.setattr(master_module, "SAMPLE_S", 0.01)
 
 
 @pytest.fixture
 def short_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """The load ends at once: its length is not what these tests are about."""
 
-    def load(self: Conductor, run: Any) -> None:
+    def load(self: Master, run: Any) -> None:
         self._watch(run)
 
-    monkeypatch.setattr(Conductor, "_load", load)
+    monkeypatch.setattr(Master, "_load", load)
 
 
 @pytest.mark.usefixtures("short_load")
@@ -150,7 +159,7 @@ def test_a_run_goes_through_its_phases_and_adds_up() -> None:
     workers.start()
     result = workers.finish()
     kinds = [kind for kind, _ in workers.sent]
-    assert kinds == [GO, GO, STOP, DRAIN]
+    assert kinds == [Go, Go, Stop, Drain]
     assert result.exit_code == EXIT_OK
     assert result.findings == []
     ledger = result.kinds["message"].ledger
@@ -178,7 +187,7 @@ def test_workers_with_several_clocks_are_told_each_others_offsets() -> None:
     workers.start()
     result = workers.finish()
     assert workers.offsets == [[(1, 500), (2, 900)]] * 2
-    assert (CLOCKS, None) in workers.sent
+    assert (CompareClocks, None) in workers.sent
     assert result.clock_error_ns == 80
 
 
@@ -189,44 +198,44 @@ def test_the_clock_error_is_the_largest_of_the_load() -> None:
     workers.clock_error_ns, workers.joined = 50, 2
     for name in ("a", "b"):
         workers.report(name)
-    while workers.conductor.phase != "load":
+    while workers.master.phase != "load":
         gevent.sleep(0.001)
     workers.clock_error_ns = 30
     workers.report("a")
     workers.report("b")
-    workers.conductor.stop()
+    workers.master.stop()
     assert workers.finish().clock_error_ns == 100
 
 
 def test_what_files_do_to_the_chat_is_told() -> None:
     settings = Settings(scenario="media", url="ws://127.0.0.1:9", participants=2, duration_s=4.0)
-    run = Gathering(settings, target="x", relay=None, workers=[])
+    run = Collector(settings, FACTS, [])
     for second, value_ns in enumerate((1_000_000, 1_000_000, 7_000_000, 7_000_000)):
         histogram = Histogram()
         histogram.record(value_ns)
         run.recorder.merge_interval(second, {INTENDED: histogram.to_wire()})
-    (note,) = run.result([], [], {}).notes
+    (note,) = assemble(run, FACTS).notes
     assert note == "chat alone: p50 1 ms, p99 1 ms (2); beside files: p50 7 ms, p99 7 ms (2)"
 
 
 def test_a_threshold_on_the_floor_of_the_rig_has_its_data() -> None:
     workers = FakeWorkers()
-    workers.conductor.calibration = Histogram()
-    workers.conductor.calibration.record(2_000)
-    workers.conductor.thresholds = [parse("echo: max<1us")]
+    calibration = Histogram()
+    calibration.record(2_000)
+    workers.facts = msgspec.structs.replace(FACTS, calibration=calibration, thresholds=[parse("echo: max<1us")])
     workers.start(duration_s=0.01)
     (outcome,) = workers.finish().thresholds
     assert (outcome.ok, outcome.observed) == (False, 2_000)
 
 
 def test_the_load_does_not_begin_before_everyone_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conductor_module, "JOIN_S_MAX", 0.1)
-    monkeypatch.setattr(conductor_module, "JOIN_S_PER_PARTICIPANT", 0.0)
+    monkeypatch.setattr(master_module, "JOIN_S_MAX", 0.1)
+    monkeypatch.setattr(master_module, "JOIN_S_PER_PARTICIPANT", 0.0)
     workers = FakeWorkers()
     workers.joined = 1
     workers.start()
     result = workers.finish()
-    assert GO not in [kind for kind, _ in workers.sent]
+    assert Go not in [kind for kind, _ in workers.sent]
     assert "joins" in {finding.code for finding in result.findings}
     assert result.exit_code == EXIT_INVALID
 
@@ -234,12 +243,12 @@ def test_the_load_does_not_begin_before_everyone_has_joined(monkeypatch: pytest.
 def test_an_interrupted_run_is_drained_and_says_so() -> None:
     workers = FakeWorkers()
     workers.start(duration_s=1000.0)
-    while workers.conductor.phase != "load":
+    while workers.master.phase != "load":
         gevent.sleep(0.001)
-    workers.conductor.stop(interrupted=True)
+    workers.master.stop(interrupted=True)
     result = workers.finish()
     assert result.exit_code == EXIT_INTERRUPTED
-    assert [kind for kind, _ in workers.sent][-2:] == [STOP, DRAIN]
+    assert [kind for kind, _ in workers.sent][-2:] == [Stop, Drain]
     assert workers.told_to_cut == [True]
     assert result.kinds["message"].ledger.delivered == 4
 
@@ -255,7 +264,7 @@ def test_a_load_that_is_over_is_not_cut_short_for_workers_that_are_late_with_it(
 def test_a_worker_that_is_lost_makes_the_run_invalid_and_is_not_waited_for() -> None:
     workers = FakeWorkers()
     workers.start()
-    while workers.conductor.phase == "joining":
+    while workers.master.phase == "joining":
         gevent.sleep(0)
     workers.dead.add("b")
     result = workers.finish()
@@ -274,7 +283,7 @@ def test_workers_that_never_settle_are_given_up() -> None:
 def test_a_relay_that_ends_ends_the_run() -> None:
     class Ended:
         def exit_code(self) -> int | None:
-            return -9 if workers.conductor.phase == "load" else None
+            return -9 if workers.master.phase == "load" else None
 
         def usage(self) -> None:
             return None
@@ -283,9 +292,33 @@ def test_a_relay_that_ends_ends_the_run() -> None:
             return {}
 
     workers = FakeWorkers()
-    workers.conductor.relay = Ended()  # type: ignore[assignment]  # stands in for a process
+    workers.facts = msgspec.structs.replace(FACTS, relay=Ended())
     workers.start(duration_s=1000.0)
     result = workers.finish()
     assert [finding.code for finding in result.findings] == ["relay-ended"]
     assert "code -9" in result.findings[0].sentence
     assert any("code -9" in event.text for event in result.events)
+
+
+@pytest.mark.usefixtures("short_load")
+def test_the_result_is_a_function_of_what_was_collected() -> None:
+    workers = FakeWorkers()
+    workers.start()
+    result = workers.finish()
+    assert workers.master.collector is not None
+    assert msgspec.json.encode(assemble(workers.master.collector, FACTS)) == msgspec.json.encode(result)
+
+
+@pytest.mark.usefixtures("short_load")
+def test_runs_follow_each_other_and_share_nothing() -> None:
+    first = FakeWorkers()
+    first.start()
+    first.finish()
+    second = FakeWorkers()
+    second.master, second.results = first.master, first.results
+    first.master._send = second.send
+    first.results.clear()
+    second.start()
+    result = second.finish()
+    assert result.kinds["message"].ledger.delivered == 4
+    assert result.joins.tried == 4

@@ -6,24 +6,24 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from loadtests import options as plans
+from loadtests import options as options_module
 from loadtests.address import CERTIFICATE
-from loadtests.options import Plan, Refused, check
+from loadtests.options import CannotRun, CheckedRun, RunOptions, check
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
-from loadtests.settings import Settings
 
 
-def plan(tmp_path: Path, **changes: Any) -> Plan:
-    settings = Settings(scenario="room", url="", participants=10)
-    return msgspec.structs.replace(Plan(settings=settings, out=str(tmp_path / "runs")), **changes)
+def checked(tmp_path: Path, **changes: Any) -> CheckedRun:
+    options: dict[str, Any] = {"participants": 10, "out": str(tmp_path / "runs"), **changes}
+    return check("room", RunOptions(**options), run="1")
 
 
-def test_a_good_plan_gives_its_thresholds(tmp_path: Path) -> None:
-    found = check(plan(tmp_path, thresholds=("deliver{kind=message}: p(99)<50ms",)))
-    assert [str(threshold) for threshold in found] == ["deliver{kind=message}: p(99)<50ms"]
+def test_good_options_give_settings_and_thresholds(tmp_path: Path) -> None:
+    found = checked(tmp_path, threshold=["deliver{kind=message}: p(99)<50ms"], duration="1m", drain="2", seed=7)
+    assert [str(threshold) for threshold in found.thresholds] == ["deliver{kind=message}: p(99)<50ms"]
+    settings = found.settings
+    assert (settings.duration_s, settings.drain_s, settings.seed, settings.run) == (60.0, 2.0, 7, "1")
     assert not (tmp_path / "runs").exists()
 
 
@@ -39,42 +39,44 @@ def test_a_good_plan_gives_its_thresholds(tmp_path: Path) -> None:
         ({"transport": "pigeon"}, "--transport"),
         ({"workers": 0}, "--workers"),
         ({"workers": 1000}, "--workers"),
-        ({"linger_s": -1.0}, "--linger"),
-        ({"linger_s": 5.0}, "--linger keeps what --metrics or --ui serves"),
+        ({"linger": "1d"}, "--linger"),
+        ({"linger": "25h", "metrics": "127.0.0.1:0"}, "less than a day"),
+        ({"linger": "5"}, "--linger keeps what --metrics or --ui serves"),
         ({"metrics": "nowhere"}, "--metrics"),
-        ({"settings": Settings(scenario="room", url="", participants=10, ca=str(CERTIFICATE))}, "--tls-ca is for"),
-        ({"thresholds": ("deliver p(99)<1",)}, "threshold"),
-        ({"thresholds": ("deliver{kind=mesage}: p(99)<1ms",)}, "mesage"),
-        ({"problems": ("--duration: never.",)}, "--duration: never."),
+        ({"tls_ca": str(CERTIFICATE)}, "--tls-ca is for"),
+        ({"threshold": ["deliver p(99)<1"]}, "threshold"),
+        ({"threshold": ["deliver{kind=mesage}: p(99)<1ms"]}, "mesage"),
+        ({"duration": "never"}, "--duration: 'never' is no time"),
+        ({"drain": "soon"}, "--drain: 'soon' is no time"),
     ],
 )
 def test_each_problem_is_told_with_its_option(changes: dict[str, Any], part: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused) as refused:
-        check(plan(tmp_path, **changes))
+    with pytest.raises(CannotRun) as refused:
+        checked(tmp_path, **changes)
     assert refused.value.code == EXIT_CONFIGURATION
     assert any(part in problem for problem in refused.value.problems)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Refused) as refused:
-        check(plan(tmp_path, store="paper", transport="pigeon", workers=0, thresholds=("x", "y"), metrics="z"))
+    with pytest.raises(CannotRun) as refused:
+        checked(tmp_path, store="paper", transport="pigeon", workers=0, threshold=["x", "y"], metrics="z")
     assert len(refused.value.problems) == 6
 
 
 def test_a_file_in_the_way_of_the_results_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(Refused, match="--out"):
-        check(plan(tmp_path))
+    with pytest.raises(CannotRun, match="--out"):
+        checked(tmp_path)
 
 
 def test_ports_that_are_taken_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        monkeypatch.setattr(plans, "UI_PORT", port)
-        with pytest.raises(Refused) as refused:
-            check(plan(tmp_path, ui=True, metrics=f"127.0.0.1:{port}"))
+        monkeypatch.setattr(options_module, "UI_PORT", port)
+        with pytest.raises(CannotRun) as refused:
+            checked(tmp_path, ui=True, metrics=f"127.0.0.1:{port}")
     assert [problem.partition(":")[0] for problem in refused.value.problems] == ["--metrics", "--ui"]
 
 
 def test_ports_that_are_free_are_none(tmp_path: Path) -> None:
-    assert check(plan(tmp_path, metrics="127.0.0.1:0", linger_s=5.0)) == []
+    assert checked(tmp_path, metrics="127.0.0.1:0", linger="5").linger_s == 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loadtests.results.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_THRESHOLD
-from loadtests.results.schema import Ledger
+from loadtests.results.schema import LedgerColumns
 from loadtests.results.validity import Facts, WorkerFacts, check
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reading-a-run.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_all_eight_ways_are_explained() -> None:
 
 
 def test_every_column_and_exit_code_is_explained() -> None:
-    for column in Ledger.__struct_fields__:
+    for column in LedgerColumns.__struct_fields__:
         assert f"| {column} |" in TEXT
     for code in (EXIT_OK, EXIT_THRESHOLD, EXIT_INTERRUPTED, EXIT_INVALID):
         assert f"** | {code} |" in TEXT

@@ -14,7 +14,7 @@ from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.report import comparison
 from loadtests.report.ratios import SECONDS_MIN, Ratio, of_runs, of_seconds
-from loadtests.results.schema import Kind, Ledger, Result, Summary, Target, Track
+from loadtests.results.schema import KindFigures, LedgerColumns, MeasuredTarget, Result, Summary, Track
 from loadtests.results.validity import Finding
 
 MESSAGES = series_name("deliver", kind="message", basis="intended")
@@ -38,7 +38,7 @@ def run(name: str = "a", *, scale: float = 1, seconds: int = 60, seed: int = 1, 
     plain = result()
     return result(
         **{
-            "target": Target(name=name),
+            "target": MeasuredTarget(name=name),
             "series": {**plain.series, MESSAGES: Summary.of(histogram)},
             "history": {MESSAGES: track},
             **changes,
@@ -126,7 +126,10 @@ def test_a_label_names_what_differs_and_nothing_else() -> None:
 
 
 def test_what_the_target_determines_is_not_repeated() -> None:
-    versions = [run("a", target=Target(name="a", version="1")), run("b", target=Target(name="b", version="2"))]
+    versions = [
+        run("a", target=MeasuredTarget(name="a", version="1")),
+        run("b", target=MeasuredTarget(name="b", version="2")),
+    ]
     assert [each.label for each in comparison.group(versions)] == ["a", "b"]
 
 
@@ -154,7 +157,7 @@ def test_a_slower_target_is_found_with_an_interval_over_runs() -> None:
 
 
 def test_a_faster_target_is_found_too_and_more_deliveries_are_better() -> None:
-    more = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9_000, delivered=9_000))}
+    more = {"message": KindFigures(due=9, sent=9, ledger=LedgerColumns(sent=9, expected=9_000, delivered=9_000))}
     found = outcome([*rounds("a"), *rounds("b", scale=0.5, kinds=more)])
     assert found["p99"].better == "b"
     assert found["deliveries a second"].better == "b"
@@ -217,7 +220,7 @@ def test_runs_of_different_machines_or_seeds_are_not_compared() -> None:
 
 
 def test_losses_are_said_beside_speed() -> None:
-    lossy = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=6, lost=3))}
+    lossy = {"message": KindFigures(due=9, sent=9, ledger=LedgerColumns(sent=9, expected=9, delivered=6, lost=3))}
     said = comparison.sentences(comparison.group([run("a"), run("b", scale=0.2, kinds=lossy)]))
     assert "b: 3 records lost, duplicated, reordered or late. Speed is no excuse." in said
 
@@ -234,5 +237,5 @@ def test_tables_have_every_run() -> None:
     assert len(comparison.ledgers(groups).rows) == 4
     assert comparison.ratio_table(groups).rows[0][:2] == ["b", "p50"]
     assert comparison.promises(groups).rows == []
-    promising = [run("a", target=Target(name="a", promises={"order": "yes"})), run("b")]
+    promising = [run("a", target=MeasuredTarget(name="a", promises={"order": "yes"})), run("b")]
     assert comparison.promises(comparison.group(promising)).rows == [["a", "yes"], ["b", "\u2013"]]

@@ -12,11 +12,13 @@ from loadtests.cli import report
 from loadtests.report import files, junit, markdown
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
 from loadtests.results.files import ResultsError, write
-from loadtests.results.schema import Outcome, Result, Target
+from loadtests.results.schema import MeasuredTarget, Result, ThresholdOutcome
 from loadtests.results.validity import Finding
 
-SLOW = Outcome(threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms")
-HELD = Outcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")
+SLOW = ThresholdOutcome(
+    threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms"
+)
+HELD = ThresholdOutcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")
 
 
 def kept(folder: Path, name: str, run: Result) -> Path:
@@ -79,7 +81,7 @@ def test_the_command_shows_a_run_and_writes_its_report(tmp_path: Path, capsys: p
 
 def test_the_command_compares_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
-        kept(tmp_path, name, result(target=Target(name=name)))
+        kept(tmp_path, name, result(target=MeasuredTarget(name=name)))
     assert report(tmp_path, output=tmp_path / "both.md") == 0
     assert "b against a: too few data to decide on p50" in capsys.readouterr().out
     assert "2 runs of 2 configurations" in (tmp_path / "both.md").read_text()
@@ -123,7 +125,7 @@ def test_markdown_cannot_be_broken_out_of() -> None:
 
 
 def test_markdown_of_several_has_the_ratios() -> None:
-    text = markdown.render([result(), result(target=Target(name="other"))])
+    text = markdown.render([result(), result(target=MeasuredTarget(name="other"))])
     assert "| other | CPU a delivery | 1 |" in text
     assert "| reference | 20251009T085320Z-evening-peak | valid |" in text
 

@@ -23,13 +23,13 @@ from loadtests.results.environment import Machine
 from loadtests.results.schema import (
     Attempts,
     Event,
-    Kind,
-    Ledger,
-    Outcome,
-    Rates,
-    Relay,
+    KindFigures,
+    LedgerColumns,
+    MeasuredTarget,
+    RateColumns,
+    RelayFigures,
     Result,
-    Target,
+    ThresholdOutcome,
     Usage,
     summaries,
     tracks,
@@ -96,7 +96,7 @@ def long_run(seconds: int, samples: int) -> Result:
         duration_ns=seconds * SECOND_NS,
         series=summaries(recorder.totals),
         history=tracks(recorder.history()),
-        rates=Rates(
+        rates=RateColumns(
             second=column,
             due=random.integers(900, 1100, seconds).tolist(),
             sent=random.integers(900, 1100, seconds).tolist(),
@@ -117,7 +117,9 @@ def long_run(seconds: int, samples: int) -> Result:
 
 
 def test_a_report_has_all_its_parts() -> None:
-    page = render([result(thresholds=[Outcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")])])
+    page = render(
+        [result(thresholds=[ThresholdOutcome(threshold="lost==0", ok=True, observed=0, text="lost==0: met, 0")])]
+    )
     sections = re.findall(r'<section id="([\w-]+)"', page)
     assert sections == ["latency", "time", "ledger", "fanout", "connections", "sealing", "machine", "run", "terms"]
     assert [chart["id"] for chart in charts(page)] == [
@@ -149,7 +151,7 @@ def test_elements_are_nested_and_described() -> None:
 
 
 def test_nothing_is_fetched() -> None:
-    elements = Elements(render([result(), result(target=Target(name="other"))]))
+    elements = Elements(render([result(), result(target=MeasuredTarget(name="other"))]))
     addresses = [attributes[name] for _, attributes in elements.found for name in ("src", "href") if name in attributes]
     assert addresses
     assert all(address is not None and address.startswith(("#", "data:")) for address in addresses)
@@ -163,7 +165,7 @@ def test_nothing_is_fetched() -> None:
 def test_what_comes_from_a_run_is_escaped(count: int) -> None:
     hostile = [
         result(
-            target=Target(name=f"{HOSTILE}{index}", url=HOSTILE, version=HOSTILE, promises={HOSTILE: HOSTILE}),
+            target=MeasuredTarget(name=f"{HOSTILE}{index}", url=HOSTILE, version=HOSTILE, promises={HOSTILE: HOSTILE}),
             scenario=HOSTILE,
             command=["relaymark", HOSTILE],
             run=HOSTILE,
@@ -174,10 +176,10 @@ def test_what_comes_from_a_run_is_escaped(count: int) -> None:
             notes=[HOSTILE],
             events=[Event(at_ns=0, text=HOSTILE)],
             findings=[Finding(HOSTILE, HOSTILE)],
-            thresholds=[Outcome(threshold=HOSTILE, ok=False, observed=None, text=HOSTILE)],
+            thresholds=[ThresholdOutcome(threshold=HOSTILE, ok=False, observed=None, text=HOSTILE)],
             machine=Machine(system=HOSTILE, architecture=HOSTILE, cpu=HOSTILE, cpus=1, memory_bytes=1, fingerprint="1"),
             usage=[Usage(name=HOSTILE, role="worker", second=[0], cpu=[1.0], memory_bytes=[1])],
-            relay=Relay(
+            relay=RelayFigures(
                 cpu_ns=1,
                 memory_bytes_idle=1,
                 memory_bytes_max=1,
@@ -205,7 +207,7 @@ def test_a_run_without_anything_has_a_report() -> None:
         scenario="room",
         seed=1,
         run="",
-        target=Target(name="none"),
+        target=MeasuredTarget(name="none"),
         started_unix_ns=STARTED_NS,
         duration_ns=0,
     )
@@ -239,7 +241,7 @@ def test_a_week_has_no_more_points_than_a_screen() -> None:
     run = result(
         duration_ns=week * SECOND_NS,
         history=tracks(recorder.history()),
-        rates=Rates(second=list(range(week)), due=[1] * week, sent=[1] * week, delivered=[1] * week),
+        rates=RateColumns(second=list(range(week)), due=[1] * week, sent=[1] * week, delivered=[1] * week),
         usage=[],
     )
     page = render([run])
@@ -278,7 +280,7 @@ def test_a_second_in_which_nothing_arrived_is_a_gap() -> None:
 
 
 def test_several_runs_are_laid_over_each_other_and_judged() -> None:
-    page = render([result(), result(target=Target(name="other")), result(target=Target(name="third"))])
+    page = render([result(), result(target=MeasuredTarget(name="other")), result(target=MeasuredTarget(name="third"))])
     assert re.findall(r'<section id="([\w-]+)"', page) == [
         *("comparison", "latency", "time", "ledger", "run-1", "run-2", "run-3", "run", "terms"),
     ]
@@ -288,7 +290,7 @@ def test_several_runs_are_laid_over_each_other_and_judged() -> None:
 
 
 def test_rounds_of_a_configuration_share_a_colour() -> None:
-    page = render([result(), result(), result(target=Target(name="other"))])
+    page = render([result(), result(), result(target=MeasuredTarget(name="other"))])
     bands = next(chart for chart in charts(page) if chart["id"] == "chart-bands")
     assert [line["colour"] for line in bands["lines"]] == [0, 0, 1]
     assert len(bands["views"][0]["data"]) == 4
@@ -313,12 +315,12 @@ def timed(name: str, scale: float, **changes: Any) -> list[Result]:
         histogram = Histogram()
         histogram.record_many(np.full(100, int(1e6 * scale * (1 + round_ / 1_000))))
         series = {series_name("deliver", kind="message", basis="intended"): histogram}
-        runs.append(result(target=Target(name=name), series=summaries(series), relay=None, **changes))
+        runs.append(result(target=MeasuredTarget(name=name), series=summaries(series), relay=None, **changes))
     return runs
 
 
 def test_the_headline_of_several_says_no_more_than_was_shown() -> None:
-    lossy = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=6, lost=3))}
+    lossy = {"message": KindFigures(due=9, sent=9, ledger=LedgerColumns(sent=9, expected=9, delivered=6, lost=3))}
     a, b, slow = timed("a", 1), timed("b", 0.5), timed("slow", 3)
     assert headline(*a, *b) == "good: b is better"
     assert headline(*b, *a) == "good: b is better"
@@ -376,6 +378,6 @@ def test_lines_of_one_style_can_be_told_apart_by_everybody(scheme: str, seen: st
 
 
 def test_sixteen_lines_look_different() -> None:
-    runs = [result(target=Target(name=f"t{index}")) for index in range(16)]
+    runs = [result(target=MeasuredTarget(name=f"t{index}")) for index in range(16)]
     lines = next(chart for chart in charts(render(runs)) if chart["id"] == "chart-percentiles")["lines"]
     assert len({(line["colour"], line["dash"]) for line in lines}) == 16

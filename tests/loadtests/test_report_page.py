@@ -16,7 +16,7 @@ from sample_results import result
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.report.html import render
-from loadtests.results.schema import Event, Rates, Target, summaries
+from loadtests.results.schema import Event, MeasuredTarget, RateColumns, summaries
 
 pytestmark = [
     pytest.mark.process,
@@ -88,7 +88,7 @@ def test_every_chart_has_marks(page: Page, tmp_path: Path) -> None:
 
 
 def test_an_overlay_has_marks_too(page: Page, tmp_path: Path) -> None:
-    show(page, tmp_path, result(), result(), result(target=Target(name="other")))
+    show(page, tmp_path, result(), result(), result(target=MeasuredTarget(name="other")))
     assert [name for name, pixels, _ in page.evaluate(MARKS) if pixels > 1_000] == [
         "chart-percentiles",
         "chart-bands",
@@ -99,7 +99,7 @@ def test_an_overlay_has_marks_too(page: Page, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_the_page_is_never_wider_than_the_screen(page: Page, tmp_path: Path, width: int) -> None:
     page.size(width, 800, mobile=width < 600)
-    show(page, tmp_path, result(), result(target=Target(name="a-relay-with-quite-a-long-name@transport")))
+    show(page, tmp_path, result(), result(target=MeasuredTarget(name="a-relay-with-quite-a-long-name@transport")))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     show(page, tmp_path, result())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -153,7 +153,7 @@ def test_an_axis_of_time_has_round_steps_in_one_unit(
     page: Page, tmp_path: Path, seconds: int, ticks: list[str]
 ) -> None:
     column = list(range(0, seconds + 1, seconds // 60))
-    rates = Rates(second=column, due=column, sent=column, delivered=column)
+    rates = RateColumns(second=column, due=column, sent=column, delivered=column)
     with texts_drawn(page):
         page.size(640, 800)
         show(page, tmp_path, result(rates=rates, usage=[], history={}))
@@ -167,7 +167,7 @@ def test_percentiles_below_an_axis_do_not_touch_on_a_phone(page: Page, tmp_path:
     name = series_name("deliver", kind="message", basis="intended")
     with texts_drawn(page):
         page.size(390, 800, mobile=True)
-        show(page, tmp_path, result(series=summaries({name: histogram}), history={}, rates=Rates(), usage=[]))
+        show(page, tmp_path, result(series=summaries({name: histogram}), history={}, rates=RateColumns(), usage=[]))
         places = [place for place in page.evaluate("texts") if place[0].endswith("%")][:4]
     assert [text for text, *_ in places] == ["0%", "90%", "99.9%", "99.999%"]
     assert all(left > before for (_, left, *_), (_, _, before, _) in zip(places[1:], places, strict=False)), places

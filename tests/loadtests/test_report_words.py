@@ -6,11 +6,13 @@ import pytest
 from sample_results import result
 
 from loadtests.report.words import clock_sentence, duration, headlines, main_kind, number, percent, size, verdict_of
-from loadtests.results.schema import Attempts, Kind, Ledger, Outcome
+from loadtests.results.schema import Attempts, KindFigures, LedgerColumns, ThresholdOutcome
 from loadtests.results.validity import Finding
 
-SLOW = Outcome(threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms")
-HELD = Outcome(threshold="deliver: p(50)<9ms", ok=True, observed=2e6, text="deliver: p(50)<9ms: met, 2 ms")
+SLOW = ThresholdOutcome(
+    threshold="deliver: p(99)<1ms", ok=False, observed=2e6, text="deliver: p(99)<1ms: not met, 2 ms"
+)
+HELD = ThresholdOutcome(threshold="deliver: p(50)<9ms", ok=True, observed=2e6, text="deliver: p(50)<9ms: met, 2 ms")
 
 
 def test_a_run_in_which_nothing_is_amiss_is_valid() -> None:
@@ -50,7 +52,9 @@ def test_headlines_name_latency_losses_load_and_connections() -> None:
 
 
 def test_losses_are_said_by_their_names() -> None:
-    kinds = {"message": Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=6, lost=2, late=1))}
+    kinds = {
+        "message": KindFigures(due=9, sent=9, ledger=LedgerColumns(sent=9, expected=9, delivered=6, lost=2, late=1))
+    }
     assert "9 deliveries were owed: 2 lost, 1 late." in headlines(result(kinds=kinds))
 
 

@@ -18,10 +18,10 @@ from loadtests.measuring.histogram import VALUE_NS_MAX, Histogram
 from loadtests.measuring.recorder import Interval, Recorder
 from loadtests.results.exit_codes import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_THRESHOLD
 from loadtests.results.files import LOG_INTERVALS_MAX, ResultsError, create_run_directory, load, write, write_files
-from loadtests.results.schema import SCHEMA_VERSION, Outcome, Relay, Summary, differences, tracks
+from loadtests.results.schema import SCHEMA_VERSION, RelayFigures, Summary, ThresholdOutcome, differences, tracks
 from loadtests.results.validity import Finding, Verdict
 
-FAILED = Outcome(threshold="ack: max<1ms", ok=False, observed=2e6, text="")
+FAILED = ThresholdOutcome(threshold="ack: max<1ms", ok=False, observed=2e6, text="")
 FINDING = Finding("ledger", "")
 
 
@@ -217,9 +217,9 @@ def test_tracks_hold_the_history() -> None:
 
 
 def test_what_a_relay_costs_is_unknown_without_work() -> None:
-    idle = Relay(cpu_ns=5, memory_bytes_idle=1, memory_bytes_max=2, connections=0, deliveries=0)
+    idle = RelayFigures(cpu_ns=5, memory_bytes_idle=1, memory_bytes_max=2, connections=0, deliveries=0)
     assert (idle.cpu_ns_per_delivery, idle.memory_bytes_per_connection) == (None, None)
-    busy = Relay(cpu_ns=500, memory_bytes_idle=100, memory_bytes_max=300, connections=4, deliveries=100)
+    busy = RelayFigures(cpu_ns=500, memory_bytes_idle=100, memory_bytes_max=300, connections=4, deliveries=100)
     assert (busy.cpu_ns_per_delivery, busy.memory_bytes_per_connection) == (5.0, 50.0)
 
 

@@ -9,7 +9,7 @@ from flask import Flask
 from sample_results import KINDS, recorder, result
 
 from loadtests.locust_glue.tab import LEDGER_KEY, PERCENTILES_KEY, Figures, install, ledger_rows, percentile_rows
-from loadtests.results.schema import Kind, Ledger
+from loadtests.results.schema import KindFigures, LedgerColumns
 
 
 def page(figures: Figures) -> tuple[Any, Any]:
@@ -58,9 +58,9 @@ def test_times_are_read_from_the_histograms() -> None:
 
 def test_before_the_end_losses_are_not_known() -> None:
     totals = recorder().totals
-    rows = {row["name"]: row for row in ledger_rows(totals, {kind: Kind(due=9, sent=9) for kind in KINDS})}
+    rows = {row["name"]: row for row in ledger_rows(totals, {kind: KindFigures(due=9, sent=9) for kind in KINDS})}
     assert rows["message"]["delivered"] == totals["deliver{basis=intended,kind=message}"].count
     assert rows["message"]["lost"] == "-"
-    settled = Kind(due=9, sent=9, ledger=Ledger(sent=9, expected=9, delivered=8, lost=1))
+    settled = KindFigures(due=9, sent=9, ledger=LedgerColumns(sent=9, expected=9, delivered=8, lost=1))
     (row,) = ledger_rows(totals, {"message": settled})
     assert (row["delivered"], row["lost"]) == (8, 1)

@@ -14,7 +14,7 @@ from sample_results import KINDS, SECOND_NS, result
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.report.terminal import PLAIN_EVERY_NS, Live, Progress, duration, render_final
-from loadtests.results.schema import Kind, Ledger, Outcome, Result, Usage
+from loadtests.results.schema import KindFigures, LedgerColumns, Result, ThresholdOutcome, Usage
 from loadtests.results.validity import Finding
 
 
@@ -90,8 +90,8 @@ def test_an_interrupted_run_says_so() -> None:
 
 def test_thresholds_and_notes_are_shown() -> None:
     outcomes = [
-        Outcome(threshold="a", ok=True, observed=1, text="ack: max<1s: met, 3 ms"),
-        Outcome(threshold="b", ok=False, observed=None, text="echo: max<1s: no data"),
+        ThresholdOutcome(threshold="a", ok=True, observed=1, text="ack: max<1s: met, 3 ms"),
+        ThresholdOutcome(threshold="b", ok=False, observed=None, text="echo: max<1s: no data"),
     ]
     lines = final(result(thresholds=outcomes, notes=["no timerfd"])).splitlines()
     assert "ok    ack: max<1s: met, 3 ms" in lines
@@ -108,7 +108,7 @@ def test_losses_have_columns_even_when_zero_and_others_only_when_used() -> None:
     (header,) = [line for line in final(result()).splitlines() if line.startswith("ledger")]
     columns = header.split()
     assert columns == ["ledger", "sent", "expected", "delivered", "lost", "duplicated", "reordered", "late", "boundary"]
-    typing = {"typing": Kind(ledger=Ledger(sent=9, expected=9, delivered=5, superseded=3, dropped=1))}
+    typing = {"typing": KindFigures(ledger=LedgerColumns(sent=9, expected=9, delivered=5, superseded=3, dropped=1))}
     (header,) = [line for line in final(result(kinds=typing)).splitlines() if line.startswith("ledger")]
     assert header.split()[-2:] == ["superseded", "dropped"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sample_results import KINDS, SECONDS, result
 
 from loadtests.measuring.series import METRICS
-from loadtests.results.schema import Kind, Ledger
+from loadtests.results.schema import KindFigures, LedgerColumns
 from loadtests.results.thresholds import Threshold, ThresholdError, evaluate, parse
 
 COLUMNS = ("expected", "delivered", "lost", "duplicated", "reordered", "late", "boundary", "superseded", "dropped")
@@ -185,7 +185,7 @@ def test_no_data_fails_whatever_the_comparison(text: str) -> None:
 
 
 def test_a_ledger_without_records_is_no_data() -> None:
-    empty = result(kinds={"message": Kind(due=5, ledger=Ledger())})
+    empty = result(kinds={"message": KindFigures(due=5, ledger=LedgerColumns())})
     assert not evaluate(parse("deliver: lost==0"), empty).ok
 
 
