@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from loadtests.accounting.settlement import SentLog, Settlement, Totals
 from loadtests.control.facts import RunFacts
-from loadtests.control.messages import Quiet, Report, Settled, Status
+from loadtests.control.messages import Quiet, Settled, Status, WorkerReport
 from loadtests.control.relay_usage import RelayUsage
 from loadtests.measuring.clock import one_way_error_ns
 from loadtests.measuring.histogram import Histogram
@@ -72,7 +72,7 @@ class Collector:
 
     # -- what comes ----------------------------------------------------------------------------------
 
-    def take_report(self, worker: str, report: Report) -> None:
+    def take_report(self, worker: str, report: WorkerReport) -> None:
         line = self.lines[worker]
         intervals = {name: wire for name, wire in report.intervals.items() if wire["count"] or wire["negative"]}
         self.recorder.merge_interval(report.second, intervals)

@@ -18,7 +18,7 @@ from gevent.event import Event
 from loadtests.control.assemble import assemble
 from loadtests.control.collector import Collector
 from loadtests.control.facts import RunFacts
-from loadtests.control.messages import CompareClocks, Drain, Go, Quiet, Report, Settled, Stop, ToMaster, ToWorker
+from loadtests.control.messages import CompareClocks, Drain, Go, Quiet, Settled, Stop, ToMaster, ToWorker, WorkerReport
 from loadtests.control.worker import LATE_S
 from loadtests.measuring.histogram import Histogram
 from loadtests.results.schema import KindFigures, Result
@@ -224,7 +224,7 @@ class Master:
         run = self.collector
         if run is None or worker not in run.lines or self.done.is_set():
             return
-        if isinstance(message, Report):
+        if isinstance(message, WorkerReport):
             run.take_report(worker, message)
         elif isinstance(message, Quiet) and worker not in self._quiet:
             run.take_quiet(message)

@@ -1,7 +1,7 @@
 """What master and workers of a run say to each other. They travel as bytes, inside two messages of Locust's.
 
     master -> worker   Go, CompareClocks, Stop, Drain
-    worker -> master   Report (once a second), Quiet, Settled
+    worker -> master   WorkerReport (once a second), Quiet, Settled
 
 A lone process (`locust -f` without workers) sends them to itself, hence a name for each direction.
 """
@@ -51,7 +51,7 @@ def _per_kind() -> list[int]:
     return [0] * len(KIND_NAMES)
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class WorkerCounts(Struct, frozen=True, kw_only=True):
     """What a worker has counted since the run began; the lists are by kind. See loadtests.driver for each."""
 
     due: list[int] = field(default_factory=_per_kind)
@@ -83,10 +83,10 @@ class Status(Struct, frozen=True, kw_only=True):
     clock_error_ns: int | None = None
     descriptors_exhausted: int = 0
     ports_exhausted: int = 0
-    tally: Counts = Counts()
+    tally: WorkerCounts = WorkerCounts()
 
 
-class Report(Struct, frozen=True, kw_only=True, tag=True):
+class WorkerReport(Struct, frozen=True, kw_only=True, tag=True):
     """What came in the last second. `intervals`: histograms by series; `fanout`: `FanoutNotes.take()`."""
 
     second: int
@@ -110,7 +110,7 @@ class Settled(Struct, frozen=True, kw_only=True, tag=True):
 
 
 ToWorker: TypeAlias = Go | CompareClocks | Stop | Drain
-ToMaster: TypeAlias = Report | Quiet | Settled
+ToMaster: TypeAlias = WorkerReport | Quiet | Settled
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

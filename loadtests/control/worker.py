@@ -17,12 +17,12 @@ from loadtests.control.messages import (
     Drain,
     Go,
     Quiet,
-    Report,
     Settled,
     Status,
     Stop,
     ToMaster,
     ToWorker,
+    WorkerReport,
 )
 from loadtests.driver.population import Population
 from loadtests.measuring.clock import clock_id
@@ -147,7 +147,7 @@ class LoadWorker:
             gevent.sleep(YIELD_S)
             intervals[name] = histogram.to_wire()
             self._on_fold(name, histogram)
-        report = Report(
+        report = WorkerReport(
             second=second,
             intervals=intervals,
             fanout=self.population.context.fanout.take(),

@@ -200,7 +200,7 @@ def lag_percentiles(result: Result) -> Chart | None:
 # -- over time ---------------------------------------------------------------------------------------
 
 
-class Buckets:
+class TimeSlots:
     """Seconds of a run, several to a point where there are many."""
 
     def __init__(self, seconds: Sequence[int], widths: Sequence[int], points_max: int) -> None:
@@ -251,7 +251,7 @@ def bands(result: Result) -> Chart | None:
         return None
     views, first, said = [], None, ""
     for kind, track in kept.items():
-        buckets = Buckets(track.second, track.width_s, POINTS_MAX)
+        buckets = TimeSlots(track.second, track.width_s, POINTS_MAX)
         columns = [
             buckets.worst(track.second, values, micros)
             for values in (track.max_ns, track.p99_ns, track.p90_ns, track.p50_ns)
@@ -334,7 +334,7 @@ def _rates_chart(
     columns: Mapping[str, Sequence[int]],
     result: Result,
 ) -> Chart:
-    buckets = Buckets(rates.second, [1] * len(rates.second), POINTS_MAX)
+    buckets = TimeSlots(rates.second, [1] * len(rates.second), POINTS_MAX)
     return Chart(
         id=id,
         title=title,
@@ -400,7 +400,7 @@ def _usage_chart(
     if not kept:
         return None
     every = sorted({second for each in kept for second in each.second})
-    buckets = Buckets(every, [1] * len(every), POINTS_MAX)
+    buckets = TimeSlots(every, [1] * len(every), POINTS_MAX)
     by_second = [dict(zip(each.second, column(each), strict=True)) for each in kept]
     return Chart(
         id=id,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
-from loadtests.report.ratios import Ratio, of_runs, of_seconds
+from loadtests.report.ratios import EstimatedRatio, of_runs, of_seconds
 from loadtests.report.tables import Table, Wrong, ledger_cells
 from loadtests.report.words import (
     NONE,
@@ -28,7 +28,7 @@ _OWN_OPTIONS: Final = frozenset({"out", "run", "json", "metrics", "quiet", "roun
 """Options that change nothing about what is measured."""
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class RunGroup(Struct, frozen=True, kw_only=True):
     """Runs of one configuration, in the order in which they were given."""
 
     label: str
@@ -45,7 +45,7 @@ class Group(Struct, frozen=True, kw_only=True):
         return sum(getattr(ledger_total(run), column) for run in self.usable for column in WRONG_COLUMNS)
 
 
-class Metric(Struct, frozen=True, kw_only=True):
+class ComparedFigure(Struct, frozen=True, kw_only=True):
     """One figure of a run that can be compared. `over_time` names the column of the history, if it has one."""
 
     name: str
@@ -62,8 +62,8 @@ class Compared(Struct, frozen=True, kw_only=True):
 
     label: str
     base: str
-    metric: Metric
-    ratio: Ratio
+    metric: ComparedFigure
+    ratio: EstimatedRatio
 
     @property
     def better(self) -> str | None:
@@ -75,7 +75,7 @@ class Compared(Struct, frozen=True, kw_only=True):
         return lower if self.metric.better == "lower" else higher
 
 
-def group(results: Sequence[Result]) -> list[Group]:
+def group(results: Sequence[Result]) -> list[RunGroup]:
     """Put runs of one configuration together; a label names what tells it from the others."""
     traits = [_traits(result) for result in results]
     used = ["target"]
@@ -90,7 +90,7 @@ def group(results: Sequence[Result]) -> list[Group]:
     for result, each in zip(results, traits, strict=True):
         said = [f"{name} {each.get(name) or NONE}" for name in used[1:]]
         grouped.setdefault(", ".join([each["target"], *said]), []).append(result)
-    return [Group(label=label, runs=tuple(runs)) for label, runs in grouped.items()]
+    return [RunGroup(label=label, runs=tuple(runs)) for label, runs in grouped.items()]
 
 
 def _traits(result: Result) -> dict[str, str]:
@@ -138,16 +138,16 @@ def _delivered(result: Result) -> float | None:
 
 
 METRICS: Final = (
-    Metric(name="p50", better="lower", said="faster", value=_percentile(50), show=duration, over_time="p50_ns"),
-    Metric(name="p99", better="lower", said="faster", value=_percentile(99), show=duration, over_time="p99_ns"),
-    Metric(name="p99.9", better="lower", said="faster", value=_percentile(99.9), show=duration),
-    Metric(name="CPU a delivery", better="lower", said="cheaper", value=_cpu, show=duration),
-    Metric(name="memory a connection", better="lower", said="smaller", value=_memory, show=size),
-    Metric(name="deliveries a second", better="higher", said="ahead", value=_delivered, show=number),
+    ComparedFigure(name="p50", better="lower", said="faster", value=_percentile(50), show=duration, over_time="p50_ns"),
+    ComparedFigure(name="p99", better="lower", said="faster", value=_percentile(99), show=duration, over_time="p99_ns"),
+    ComparedFigure(name="p99.9", better="lower", said="faster", value=_percentile(99.9), show=duration),
+    ComparedFigure(name="CPU a delivery", better="lower", said="cheaper", value=_cpu, show=duration),
+    ComparedFigure(name="memory a connection", better="lower", said="smaller", value=_memory, show=size),
+    ComparedFigure(name="deliveries a second", better="higher", said="ahead", value=_delivered, show=number),
 )
 
 
-def verdicts(groups: Sequence[Group]) -> list[Compared]:
+def verdicts(groups: Sequence[RunGroup]) -> list[Compared]:
     """Compare every configuration with the first, in every figure that both have; valid runs only.
 
     Empty where there is only one configuration, or where the runs cannot be compared (see `obstacles`).
@@ -163,7 +163,7 @@ def verdicts(groups: Sequence[Group]) -> list[Compared]:
     ]
 
 
-def _ratio(metric: Metric, base: Group, other: Group) -> Ratio | None:
+def _ratio(metric: ComparedFigure, base: RunGroup, other: RunGroup) -> EstimatedRatio | None:
     if len(base.usable) == len(other.usable) == 1 and metric.over_time is not None:
         seconds = [_by_second(each.usable[0], metric.over_time) for each in (base, other)]
         return of_seconds(*seconds)
@@ -182,7 +182,7 @@ def main_track(result: Result) -> Track | None:
     return result.history.get(series_name("deliver", kind=kind, basis="intended")) if kind else None
 
 
-def obstacles(groups: Sequence[Group]) -> list[str]:
+def obstacles(groups: Sequence[RunGroup]) -> list[str]:
     """Return why no verdict is possible, one sentence each; empty if one is."""
     usable = [run for each in groups for run in each.usable]
     found = differences(usable)
@@ -191,7 +191,7 @@ def obstacles(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def sentences(groups: Sequence[Group]) -> list[str]:
+def sentences(groups: Sequence[RunGroup]) -> list[str]:
     """Return which configuration is better and by how much, and how far that may be believed."""
     if len(groups) == 1:
         return [_spread(groups[0])]
@@ -230,13 +230,13 @@ def _sentence(compared: Sequence[Compared]) -> str:
     return f"{compared[0].label} against {compared[0].base}: {'; '.join(said)}."
 
 
-def factor(ratio: Ratio) -> str:
+def factor(ratio: EstimatedRatio) -> str:
     """Return a ratio with its interval: 1.62 times as large (1.5 to 1.75)."""
     text = f"{ratio.value:.3g} times as large"
     return text if ratio.low is None or ratio.high is None else f"{text} ({ratio.low:.3g} to {ratio.high:.3g})"
 
 
-def meaning(groups: Sequence[Group]) -> str:
+def meaning(groups: Sequence[RunGroup]) -> str:
     """Return what the intervals mean for these groups."""
     units = {verdict.ratio.unit for verdict in verdicts(groups)}
     if "runs" in units:
@@ -254,7 +254,7 @@ def meaning(groups: Sequence[Group]) -> str:
     return "There are too few data for intervals, so nothing is decided: give several rounds of each configuration."
 
 
-def _spread(only: Group) -> str:
+def _spread(only: RunGroup) -> str:
     if len(only.usable) < 2:
         return "All runs are of one configuration, and fewer than two are valid: there is nothing to compare."
     parts = []
@@ -268,7 +268,7 @@ def _spread(only: Group) -> str:
     )
 
 
-def merged(each: Group) -> Histogram:
+def merged(each: RunGroup) -> Histogram:
     """Return the deliveries of the main kind of all valid runs, or of all if none is valid."""
     total = Histogram()
     for run in each.usable or each.runs:
@@ -276,7 +276,7 @@ def merged(each: Group) -> Histogram:
     return total
 
 
-def figures(groups: Sequence[Group]) -> Table:
+def figures(groups: Sequence[RunGroup]) -> Table:
     """Return the figures of every run."""
     rows = []
     for each in groups:
@@ -296,7 +296,7 @@ def figures(groups: Sequence[Group]) -> Table:
     )
 
 
-def ratio_table(groups: Sequence[Group]) -> Table:
+def ratio_table(groups: Sequence[RunGroup]) -> Table:
     compared = verdicts(groups)
     base = groups[0].label
     return Table(
@@ -316,7 +316,7 @@ def ratio_table(groups: Sequence[Group]) -> Table:
     )
 
 
-def ledgers(groups: Sequence[Group]) -> Table:
+def ledgers(groups: Sequence[RunGroup]) -> Table:
     columns = ("expected", "delivered", "lost", "duplicated", "reordered", "late", "boundary")
     return Table(
         caption="The ledgers of all runs, summed over the kinds",
@@ -331,7 +331,7 @@ def ledgers(groups: Sequence[Group]) -> Table:
     )
 
 
-def promises(groups: Sequence[Group]) -> Table:
+def promises(groups: Sequence[RunGroup]) -> Table:
     """Return what each target promises: a relay that promises less may be faster for it."""
     names = list(dict.fromkeys(name for each in groups for name in each.runs[0].target.promises))
     return Table(

@@ -11,18 +11,16 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
-from math import ceil, floor, log10
 from typing import Final
 
 import msgspec
 
 from loadtests.report import charts, comparison, overlay, ranges, tables
 from loadtests.report.charts import Chart
-from loadtests.report.comparison import Group
-from loadtests.report.ranges import Range
+from loadtests.report.comparison import RunGroup
 from loadtests.report.tables import Table, Wrong
 from loadtests.report.words import (
-    Verdict,
+    Judgement,
     clock_sentence,
     duration,
     headlines,
@@ -71,7 +69,7 @@ def _one(result: Result) -> str:
             "latency",
             "Latency",
             clock_sentence(result) + _negative(result),
-            _ranges(
+            ranges.draw(
                 "From due to delivered, by kind", ranges.glance(result), "bar: p50 to p99, dot: p50, tick: slowest"
             ),
             drawn.add(charts.delivery_percentiles(result), tall=True),
@@ -102,7 +100,7 @@ def _one(result: Result) -> str:
             "Fan-out in rooms",
             "From the intended send to the first, the median and the last recipient, by the size of the room: what lies between"
             " the first and the last is what a room of that size costs its members in fairness.",
-            _ranges("Fan-out by size of room", ranges.fanout(result), "bar: p50 to p99, dot: p50"),
+            ranges.draw("Fan-out by size of room", ranges.fanout(result), "bar: p50 to p99, dot: p50"),
             _table(
                 tables.series(result, "Fan-out by size of room", "fanout_first", "fanout_median", "fanout_last"),
                 folded="The figures",
@@ -123,7 +121,7 @@ def _one(result: Result) -> str:
             "sealing",
             "Encryption",
             "What one record takes on the participants' side; the relay only ever sees sealed bytes.",
-            _ranges("Sealing and opening a record", ranges.sealing(result), "bar: p50 to p99, dot: p50"),
+            ranges.draw("Sealing and opening a record", ranges.sealing(result), "bar: p50 to p99, dot: p50"),
             _table(tables.series(result, "Sealing and opening a record", "seal", "open"), folded="The figures"),
         ),
         _section(
@@ -243,33 +241,35 @@ def _several(results: Sequence[Result]) -> str:
     return _page(title, under, head, sections, drawn)
 
 
-def _overall(groups: Sequence[Group]) -> Verdict:
+def _overall(groups: Sequence[RunGroup]) -> Judgement:
     """Say which configuration is better, if that can be said."""
     if len(groups) == 1:
         sound = len(groups[0].usable) == len(groups[0].runs)
         meaning = "Its runs are laid over each other" + ("." if sound else "; not all of them are valid and complete.")
-        return Verdict(word="One configuration", tone="good" if sound else "warn", meaning=meaning)
+        return Judgement(word="One configuration", tone="good" if sound else "warn", meaning=meaning)
     if comparison.obstacles(groups):
-        return Verdict(word="No verdict", tone="bad", meaning="These runs cannot be compared as measurements.")
+        return Judgement(word="No verdict", tone="bad", meaning="These runs cannot be compared as measurements.")
     better = {verdict.better for verdict in comparison.verdicts(groups) if verdict.better}
     if not better:
-        return Verdict(word="No difference shown", tone="warn", meaning="Every interval includes 1, or there is none.")
+        return Judgement(
+            word="No difference shown", tone="warn", meaning="Every interval includes 1, or there is none."
+        )
     if len(groups) > 2:
         word = f"Differences from {groups[0].label} are shown"
         meaning = "Each configuration is compared with the first, not with the others; see below."
-        return Verdict(word=word, tone="warn", meaning=meaning)
+        return Judgement(word=word, tone="warn", meaning=meaning)
     if len(better) == 2:
         meaning = "Each of them is better in something; see below."
-        return Verdict(word="It depends on the figure", tone="warn", meaning=meaning)
+        return Judgement(word="It depends on the figure", tone="warn", meaning=meaning)
     (winner,) = (each for each in groups if each.label in better)
     meaning = "In every figure in which a difference is shown"
     if winner.wrong:
         meaning += "; but some of its records were lost, duplicated, reordered or late."
-        return Verdict(word=f"{winner.label} is better, but at fault", tone="bad", meaning=meaning)
-    return Verdict(word=f"{winner.label} is better", tone="good", meaning=f"{meaning}.")
+        return Judgement(word=f"{winner.label} is better, but at fault", tone="bad", meaning=meaning)
+    return Judgement(word=f"{winner.label} is better", tone="good", meaning=f"{meaning}.")
 
 
-def _labelled(groups: Sequence[Group]) -> list[tuple[str, Result]]:
+def _labelled(groups: Sequence[RunGroup]) -> list[tuple[str, Result]]:
     labelled = []
     for each in groups:
         for index, run in enumerate(each.runs, 1):
@@ -279,7 +279,7 @@ def _labelled(groups: Sequence[Group]) -> list[tuple[str, Result]]:
 
 def _ratios(compared: Sequence[comparison.Compared]) -> str:
     rows = ranges.ratios(compared)
-    return _ranges("Ratios with their 95% intervals, 1 being equal", rows, "line: interval, dot: ratio", ratio=True)
+    return ranges.draw("Ratios with their 95% intervals, 1 being equal", rows, "line: interval, dot: ratio", ratio=True)
 
 
 # -- parts -------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def _section(id: str, title: str, text: str, *parts: str) -> str:  # noqa: A002 
     return f'<section id="{id}" aria-labelledby="{id}-title"><h2 id="{id}-title">{escape(title)}</h2>{said}{content}</section>'
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: Judgement) -> str:
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     return (
         f'<div class="verdict {verdict.tone}"><span class="sign" aria-hidden="true">{_SIGNS[verdict.tone]}</span>'
@@ -371,81 +371,6 @@ def _table(table: Table, *, folded: str = "") -> str:
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     return f"<details><summary>{escape(folded)}</summary>{content}</details>" if folded else content
-
-
-def _ranges(title: str, rows: Sequence[Range], legend: str, *, ratio: bool = False) -> str:
-    values = [value for row in rows for _, value in row.points]
-    if not values:
-        return ""
-    low, high = floor(log10(min(values)) * 2) / 2, ceil(log10(max(values)) * 2) / 2
-    if ratio:
-        reach = max(abs(log10(value)) for value in values) * 1.15 or 0.1
-        low, high = -reach, reach
-    elif high - low < 1:
-        high = low + 1
-
-    def at(value: float) -> str:
-        return f"{100 * (log10(value) - low) / (high - low):.2f}%"
-
-    ticks = _ratio_ticks(high) if ratio else _time_ticks(low, high)
-    grid = "".join(
-        f'<i class="{"one" if ratio and tick == 1 else "grid"}" style="left:{at(tick)}"></i>' for tick in ticks
-    )
-    items = []
-    for row in rows:
-        first, last = row.points[0][1], row.points[-1][1]
-        thick = next((value for name, value in row.points if name == "p99"), None)
-        dot = next((value for name, value in row.points if name == "ratio"), first)
-        marks = f'<i class="thin" style="left:{at(first)};width:calc({at(last)} - {at(first)})"></i>'
-        if thick is not None:
-            marks += f'<i class="thick" style="left:{at(first)};width:calc({at(thick)} - {at(first)})"></i>'
-        if last != thick and not ratio:
-            marks += f'<i class="tick" style="left:{at(last)}"></i>'
-        marks += f'<i class="dot" style="left:{at(dot)}"></i>'
-        items.append(
-            f'<li style="--c:var(--s{row.colour})"><span class="label">{escape(row.label)}</span>'
-            f'<span class="track" aria-hidden="true">{grid}{marks}</span><span class="said">{escape(row.said)}</span></li>'
-        )
-    labels = "".join(
-        f'<span{_edge((log10(tick) - low) / (high - low))} style="left:{at(tick)}">'
-        f"{escape(f'{tick:g}' if ratio else _round(tick))}</span>"
-        for tick in ticks
-    )
-    axis = f'<li class="axis" aria-hidden="true"><span class="label"></span><span class="track">{labels}</span></li>'
-    return (
-        f"<figure><figcaption><h3>{escape(title)}</h3><p>Logarithmic axis; {escape(legend)}.</p></figcaption>"
-        f'<ul class="ranges">{"".join(items)}{axis}</ul></figure>'
-    )
-
-
-def _edge(share: float) -> str:
-    """Keep the label of a tick near an end inside of the axis."""
-    return " class=start" if share < 0.03 else " class=end" if share > 0.97 else ""
-
-
-def _round(tick_ns: float) -> str:
-    """Return a power of ten without the digits that `duration` adds: 1 ms, not 1.00 ms."""
-    return duration(tick_ns).replace(".00", "").replace(".0", "")
-
-
-def _time_ticks(low: float, high: float) -> list[float]:
-    """Return round times between two logarithms; where there would be one power of ten, its parts too."""
-    factors = (1, 2, 5) if high - low < 2 else (1,)
-    ticks = [factor * 10.0**power for power in range(floor(low), floor(high) + 1) for factor in factors]
-    return [tick for tick in ticks if low <= log10(tick) <= high]
-
-
-def _ratio_ticks(reach: float) -> list[float]:
-    """Return round ratios within `reach`, which is the logarithm of the largest."""
-    if reach < 0.3:
-        steps: Iterable[float] = (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2)
-    elif reach < 1.5:
-        steps = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
-    else:
-        stride = 1 + floor(reach / 3)  # no more labels than a phone has room for
-        most = floor(reach) // stride * stride
-        steps = (10.0**power for power in range(-most, most + 1, stride))
-    return [step for step in steps if abs(log10(step)) <= reach]
 
 
 def _command(results: Sequence[Result]) -> str:

@@ -1,4 +1,4 @@
-"""The JUnit report: validity and every threshold as a test case, for whatever shows test results.
+"""JUnit documents, and the report of runs as one: validity and every threshold as a test case.
 
 Source: the format that Jenkins, GitLab and GitHub's test reporters share; there is no standard of it.
 """
@@ -14,12 +14,13 @@ from loadtests.results.schema import Result
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """One check. `failure`: what went wrong; `error`: why nothing can be said; neither: it passed."""
+    """One check. `failure`: what went wrong; `error`: why nothing can be said; `skipped`: why it is open; else it passed."""
 
     name: str
     text: str = ""
     failure: str = ""
     error: str = ""
+    skipped: str = ""
 
 
 def render(results: Sequence[Result]) -> str:
@@ -60,6 +61,7 @@ def document(suites: dict[str, tuple[int, Sequence[Case]]]) -> str:
             tests=str(len(its_cases)),
             failures=str(sum(bool(case.failure) for case in its_cases)),
             errors=str(sum(bool(case.error) for case in its_cases)),
+            skipped=str(sum(bool(case.skipped) for case in its_cases)),
             time=f"{duration_ns / 1e9:.3f}",
         )
         for case in its_cases:
@@ -68,6 +70,8 @@ def document(suites: dict[str, tuple[int, Sequence[Case]]]) -> str:
                 SubElement(element, "failure", message=_legal(case.failure)).text = _legal(case.failure)
             elif case.error:
                 SubElement(element, "error", message=_legal(case.error)).text = _legal(case.error)
+            elif case.skipped:
+                SubElement(element, "skipped", message=_legal(case.skipped))
             elif case.text:
                 SubElement(element, "system-out").text = _legal(case.text)
     indent(root)

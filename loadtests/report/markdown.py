@@ -8,7 +8,7 @@ from typing import Final
 
 from loadtests.report import comparison, tables
 from loadtests.report.tables import Table, Wrong
-from loadtests.report.words import Verdict, clock_sentence, headlines, verdict_of
+from loadtests.report.words import Judgement, clock_sentence, headlines, verdict_of
 from loadtests.results.schema import Result
 
 _SIGNS: Final = {"good": "✅", "warn": "⚠️", "bad": "❌"}
@@ -68,7 +68,7 @@ def _join(parts: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _verdict(verdict: Verdict) -> list[str]:
+def _verdict(verdict: Judgement) -> list[str]:
     said = f"{_SIGNS[verdict.tone]} **{_text(verdict.word)}.** {_text(verdict.meaning)}"
     return [said, "\n>\n".join(f"> {_text(reason)}" for reason in verdict.reasons)]
 

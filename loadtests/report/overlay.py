@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from loadtests.report.charts import COLOURS, Buckets, Chart, Line, View, dash_of, micros, percentile_chart
-from loadtests.report.comparison import Group, main_track, merged
+from loadtests.report.charts import COLOURS, Chart, Line, TimeSlots, View, dash_of, micros, percentile_chart
+from loadtests.report.comparison import RunGroup, main_track, merged
 from loadtests.report.tables import Table
 from loadtests.report.words import duration, main_kind, number
 from loadtests.results.schema import Result, Track
@@ -15,10 +15,10 @@ POINTS_MAX: Final = 200
 """Points of a line: there are many lines."""
 
 
-def percentiles(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> Chart | None:
+def percentiles(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) -> Chart | None:
     """One line for each configuration, its valid runs merged; for repeats of one configuration one for each run."""
     if len(groups) == 1:
-        curves = {label: merged(Group(label=label, runs=(run,))) for label, run in runs}
+        curves = {label: merged(RunGroup(label=label, runs=(run,))) for label, run in runs}
     else:
         curves = {each.label: merged(each) for each in groups}
     kind = main_kind(runs[0][1]) or "record"
@@ -31,7 +31,7 @@ def percentiles(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> 
     )
 
 
-def over_time(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> list[Chart]:
+def over_time(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) -> list[Chart]:
     """Every run's p50 and p99 over time, and its deliveries; a configuration's runs share a colour."""
     lines = _run_lines(groups, runs)
     tracks = [(label, track) for label, run in runs for track in (main_track(run) or _NO_TRACK,)]
@@ -39,7 +39,7 @@ def over_time(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> li
     widths = [width for _, track in tracks for width in track.width_s]
     charts = []
     if seconds:
-        buckets = Buckets(seconds, widths, POINTS_MAX)
+        buckets = TimeSlots(seconds, widths, POINTS_MAX)
         views = [
             View(
                 name=name,
@@ -74,7 +74,7 @@ def over_time(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> li
     rated = [run.rates for _, run in runs]
     every = [second for rates in rated for second in rates.second]
     if every:
-        buckets = Buckets(every, [1] * len(every), POINTS_MAX)
+        buckets = TimeSlots(every, [1] * len(every), POINTS_MAX)
         charts.append(
             Chart(
                 id="delivered",
@@ -104,7 +104,7 @@ def over_time(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> li
 _NO_TRACK: Final = Track(second=[], width_s=[], count=[], p50_ns=[], p90_ns=[], p99_ns=[], max_ns=[])
 
 
-def _run_lines(groups: Sequence[Group], runs: Sequence[tuple[str, Result]]) -> list[Line]:
+def _run_lines(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) -> list[Line]:
     if len(groups) == 1:
         return [
             Line(label=label, colour=index % COLOURS, dash=dash_of(index), width=1.5)

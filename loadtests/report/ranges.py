@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
+from math import ceil, floor, log10
 
 from msgspec import Struct
 
@@ -103,3 +105,79 @@ def ratios(compared: Sequence[Compared]) -> list[Range]:
             )
         )
     return rows
+
+
+def draw(title: str, rows: Sequence[Range], legend: str, *, ratio: bool = False) -> str:
+    """Return the rows as a figure of HTML, empty where there is nothing to show."""
+    values = [value for row in rows for _, value in row.points]
+    if not values:
+        return ""
+    low, high = floor(log10(min(values)) * 2) / 2, ceil(log10(max(values)) * 2) / 2
+    if ratio:
+        reach = max(abs(log10(value)) for value in values) * 1.15 or 0.1
+        low, high = -reach, reach
+    elif high - low < 1:
+        high = low + 1
+
+    def at(value: float) -> str:
+        return f"{100 * (log10(value) - low) / (high - low):.2f}%"
+
+    ticks = _ratio_ticks(high) if ratio else _time_ticks(low, high)
+    grid = "".join(
+        f'<i class="{"one" if ratio and tick == 1 else "grid"}" style="left:{at(tick)}"></i>' for tick in ticks
+    )
+    items = []
+    for row in rows:
+        first, last = row.points[0][1], row.points[-1][1]
+        thick = next((value for name, value in row.points if name == "p99"), None)
+        dot = next((value for name, value in row.points if name == "ratio"), first)
+        marks = f'<i class="thin" style="left:{at(first)};width:calc({at(last)} - {at(first)})"></i>'
+        if thick is not None:
+            marks += f'<i class="thick" style="left:{at(first)};width:calc({at(thick)} - {at(first)})"></i>'
+        if last != thick and not ratio:
+            marks += f'<i class="tick" style="left:{at(last)}"></i>'
+        marks += f'<i class="dot" style="left:{at(dot)}"></i>'
+        items.append(
+            f'<li style="--c:var(--s{row.colour})"><span class="label">{escape(row.label)}</span>'
+            f'<span class="track" aria-hidden="true">{grid}{marks}</span><span class="said">{escape(row.said)}</span></li>'
+        )
+    labels = "".join(
+        f'<span{_edge((log10(tick) - low) / (high - low))} style="left:{at(tick)}">'
+        f"{escape(f'{tick:g}' if ratio else _round(tick))}</span>"
+        for tick in ticks
+    )
+    axis = f'<li class="axis" aria-hidden="true"><span class="label"></span><span class="track">{labels}</span></li>'
+    return (
+        f"<figure><figcaption><h3>{escape(title)}</h3><p>Logarithmic axis; {escape(legend)}.</p></figcaption>"
+        f'<ul class="ranges">{"".join(items)}{axis}</ul></figure>'
+    )
+
+
+def _edge(share: float) -> str:
+    """Keep the label of a tick near an end inside of the axis."""
+    return " class=start" if share < 0.03 else " class=end" if share > 0.97 else ""
+
+
+def _round(tick_ns: float) -> str:
+    """Return a power of ten without the digits that `duration` adds: 1 ms, not 1.00 ms."""
+    return duration(tick_ns).replace(".00", "").replace(".0", "")
+
+
+def _time_ticks(low: float, high: float) -> list[float]:
+    """Return round times between two logarithms; where there would be one power of ten, its parts too."""
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    ticks = [factor * 10.0**power for power in range(floor(low), floor(high) + 1) for factor in factors]
+    return [tick for tick in ticks if low <= log10(tick) <= high]
+
+
+def _ratio_ticks(reach: float) -> list[float]:
+    """Return round ratios within `reach`, which is the logarithm of the largest."""
+    if reach < 0.3:
+        steps: Iterable[float] = (0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2)
+    elif reach < 1.5:
+        steps = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+    else:
+        stride = 1 + floor(reach / 3)  # no more labels than a phone has room for
+        most = floor(reach) // stride * stride
+        steps = (10.0**power for power in range(-most, most + 1, stride))
+    return [step for step in steps if abs(log10(step)) <= reach]

@@ -31,7 +31,7 @@ SECONDS_MIN: Final = 20
 RESAMPLES: Final = 2_000
 
 
-class Ratio(Struct, frozen=True, kw_only=True):
+class EstimatedRatio(Struct, frozen=True, kw_only=True):
     """`value` is other over base; 95% intervals, None where there are too few data for one."""
 
     value: float
@@ -51,7 +51,7 @@ class Ratio(Struct, frozen=True, kw_only=True):
         return -1 if high < 1 else int(low > 1)
 
 
-def of_runs(base: Sequence[float], other: Sequence[float]) -> Ratio | None:
+def of_runs(base: Sequence[float], other: Sequence[float]) -> EstimatedRatio | None:
     """Compare the figures of several runs, by their geometric means. None where one is 0 or missing."""
     if not base or not other or min(*base, *other) <= 0:
         return None
@@ -59,13 +59,13 @@ def of_runs(base: Sequence[float], other: Sequence[float]) -> Ratio | None:
     middle = fmean(other_logs) - fmean(base_logs)
     fewest = min(len(base), len(other))
     if fewest < 2:
-        return Ratio(value=exp(middle))
+        return EstimatedRatio(value=exp(middle))
     error = sqrt(variance(base_logs) / len(base) + variance(other_logs) / len(other))
     reach = T_975[min(fewest - 1, len(T_975)) - 1] * error
-    return Ratio(value=exp(middle), low=exp(middle - reach), high=exp(middle + reach), unit="runs")
+    return EstimatedRatio(value=exp(middle), low=exp(middle - reach), high=exp(middle + reach), unit="runs")
 
 
-def of_seconds(base: Mapping[int, float], other: Mapping[int, float]) -> Ratio | None:
+def of_seconds(base: Mapping[int, float], other: Mapping[int, float]) -> EstimatedRatio | None:
     """Compare two runs second by second. None where they share no second."""
     shared = sorted(second for second in base.keys() & other.keys() if base[second] > 0 and other[second] > 0)
     if not shared:
@@ -73,10 +73,10 @@ def of_seconds(base: Mapping[int, float], other: Mapping[int, float]) -> Ratio |
     logs = np.array([log(other[second] / base[second]) for second in shared])
     middle = exp(float(np.median(logs)))
     if logs.size < SECONDS_MIN:
-        return Ratio(value=middle)
+        return EstimatedRatio(value=middle)
     random = np.random.default_rng(logs.size)  # reports of equal runs are equal
     blocks = -(-logs.size // BLOCK_SECONDS)
     starts = random.integers(0, logs.size - BLOCK_SECONDS + 1, (RESAMPLES, blocks))
     indexes = (starts[:, :, None] + np.arange(BLOCK_SECONDS)).reshape(RESAMPLES, -1)[:, : logs.size]
     low, high = np.percentile(np.median(logs[indexes], axis=1), (2.5, 97.5))
-    return Ratio(value=middle, low=exp(float(low)), high=exp(float(high)), unit="seconds")
+    return EstimatedRatio(value=middle, low=exp(float(low)), high=exp(float(high)), unit="seconds")

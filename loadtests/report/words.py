@@ -19,7 +19,7 @@ WRONG_COLUMNS: Final = ("lost", "duplicated", "reordered", "late")
 Tone: TypeAlias = Literal["good", "warn", "bad"]
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class Judgement(Struct, frozen=True, kw_only=True):
     """The first thing to read: a word, what it means, and why."""
 
     word: str
@@ -28,18 +28,18 @@ class Verdict(Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
 
 
-def verdict_of(result: Result) -> Verdict:
+def verdict_of(result: Result) -> Judgement:
     """Return the verdict; validity comes before performance."""
     failed = [outcome for outcome in result.thresholds if not outcome.ok]
     if result.findings:
-        return Verdict(
+        return Judgement(
             word="Invalid",
             tone="bad",
             meaning="Do not use these figures: they say more about the generator than about the relay.",
             reasons=tuple(f"{finding.code}: {finding.sentence}" for finding in result.findings),
         )
     if result.interrupted:
-        return Verdict(
+        return Judgement(
             word="Interrupted",
             tone="warn",
             meaning="The run was ended early. What was measured until then is sound, but it is not the run asked for.",
@@ -48,7 +48,7 @@ def verdict_of(result: Result) -> Verdict:
         which = (
             "its threshold" if len(result.thresholds) == 1 else f"{len(failed)} of {len(result.thresholds)} thresholds"
         )
-        return Verdict(
+        return Judgement(
             word="Failed",
             tone="warn",
             meaning=f"The run is valid and its figures may be believed; {which} failed.",
@@ -57,7 +57,7 @@ def verdict_of(result: Result) -> Verdict:
     count = len(result.thresholds)
     hold = {0: "", 1: " Its threshold holds.", 2: " Both thresholds hold."}
     held = hold.get(count, f" All {count} thresholds hold.")
-    return Verdict(word="Valid", tone="good", meaning=f"The figures may be believed.{held}")
+    return Judgement(word="Valid", tone="good", meaning=f"The figures may be believed.{held}")
 
 
 def headlines(result: Result) -> list[str]:

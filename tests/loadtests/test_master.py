@@ -16,15 +16,15 @@ from loadtests.control.facts import RunFacts
 from loadtests.control.master import Master
 from loadtests.control.messages import (
     CompareClocks,
-    Counts,
     Drain,
     Go,
     Quiet,
-    Report,
     Settled,
     Status,
     Stop,
     ToWorker,
+    WorkerCounts,
+    WorkerReport,
     encode,
     read_by_master,
     read_by_worker,
@@ -125,9 +125,9 @@ class FakeWorkers:
             offset_ns=clock * 100,
             clock_error_ns=self.clock_error_ns,
             connections=2,
-            tally=Counts(due=counted, sent=counted, received=2, cuts=self.cuts),
+            tally=WorkerCounts(due=counted, sent=counted, received=2, cuts=self.cuts),
         )
-        self.answer(name, Report(second=0, intervals=intervals or {}, fanout=[], clock_id=clock, status=status))
+        self.answer(name, WorkerReport(second=0, intervals=intervals or {}, fanout=[], clock_id=clock, status=status))
 
     def finish(self) -> Result:
         assert self.master.done.wait(10), "the run does not end"

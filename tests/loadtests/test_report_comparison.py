@@ -13,7 +13,7 @@ from sample_results import result
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.report import comparison
-from loadtests.report.ratios import SECONDS_MIN, Ratio, of_runs, of_seconds
+from loadtests.report.ratios import SECONDS_MIN, EstimatedRatio, of_runs, of_seconds
 from loadtests.results.schema import KindFigures, LedgerColumns, MeasuredTarget, Result, Summary, Track
 from loadtests.results.validity import Finding
 
@@ -69,8 +69,8 @@ def test_runs_are_compared_by_geometric_means_with_a_t_interval() -> None:
 
 
 def test_one_run_of_each_has_a_ratio_and_no_interval() -> None:
-    assert of_runs([2.0], [3.0]) == Ratio(value=pytest.approx(1.5))
-    assert of_runs([2.0], [3.0, 3.1]) == Ratio(value=pytest.approx(1.5248, rel=1e-3))
+    assert of_runs([2.0], [3.0]) == EstimatedRatio(value=pytest.approx(1.5))
+    assert of_runs([2.0], [3.0, 3.1]) == EstimatedRatio(value=pytest.approx(1.5248, rel=1e-3))
 
 
 @pytest.mark.parametrize(("base", "other"), [([], [1.0]), ([1.0], []), ([0.0, 1.0], [1.0, 1.0]), ([-1.0], [1.0])])
@@ -102,7 +102,7 @@ def test_seconds_are_paired() -> None:
 
 def test_too_few_seconds_have_no_interval_and_none_no_ratio() -> None:
     few = dict.fromkeys(range(SECONDS_MIN - 1), 1.0)
-    assert of_seconds(few, few) == Ratio(value=1.0)
+    assert of_seconds(few, few) == EstimatedRatio(value=1.0)
     assert of_seconds(few, {1_000: 1.0}) is None
     assert of_seconds({}, {}) is None
 
@@ -191,10 +191,10 @@ def test_a_run_that_was_ended_early_is_left_out_too() -> None:
 
 
 def test_what_three_digits_do_not_show_decides_nothing() -> None:
-    assert Ratio(value=1.0002, low=1.0001, high=1.0003, unit="runs").decided == 0
-    assert Ratio(value=0.9998, low=0.9996, high=0.9999, unit="runs").decided == 0
-    assert Ratio(value=0.95, low=0.94, high=0.96, unit="runs").decided == -1
-    assert Ratio(value=1.02, low=1.01, high=1.03, unit="runs").decided == 1
+    assert EstimatedRatio(value=1.0002, low=1.0001, high=1.0003, unit="runs").decided == 0
+    assert EstimatedRatio(value=0.9998, low=0.9996, high=0.9999, unit="runs").decided == 0
+    assert EstimatedRatio(value=0.95, low=0.94, high=0.96, unit="runs").decided == -1
+    assert EstimatedRatio(value=1.02, low=1.01, high=1.03, unit="runs").decided == 1
 
 
 def test_runs_under_different_loads_are_not_compared() -> None:

@@ -15,10 +15,10 @@ from loadtests.control.messages import (
     Drain,
     Go,
     Quiet,
-    Report,
     Settled,
     Stop,
     ToMaster,
+    WorkerReport,
     encode,
     read_by_master,
 )
@@ -71,7 +71,7 @@ def test_participants_are_dealt_to_the_workers_in_turn() -> None:
 def test_it_reports_while_people_join(told: Told) -> None:
     told.worker.user_starts()
     told.messages.clear()
-    report = told.wait_for(Report)
+    report = told.wait_for(WorkerReport)
     assert (report.second, report.status.participants, report.status.joined) == (0, 1, 0)
 
 
@@ -87,7 +87,7 @@ def test_a_load_that_is_cut_short_is_settled(told: Told) -> None:
     settled = told.wait_for(Settled)
     assert settled.attempts["joins"]["tried"] == 1
     assert told.messages.index(settled) > 0
-    assert isinstance(told.messages[-2], Report), "the last report comes before the settlement"
+    assert isinstance(told.messages[-2], WorkerReport), "the last report comes before the settlement"
 
 
 def test_a_second_stop_changes_nothing(told: Told) -> None:
