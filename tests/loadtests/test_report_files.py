@@ -167,3 +167,18 @@ def test_no_run_has_no_report(form: object) -> None:
     assert callable(form)
     with pytest.raises(ValueError, match="at least one run"):
         form([])
+
+
+def test_what_is_open_is_skipped_and_neither_failed_nor_passed() -> None:
+    cases = [junit.Case(name="speed", skipped="too few rounds"), junit.Case(name="size", text="as before")]
+    (suite,) = ElementTree.fromstring(junit.document({"gate": (1_500_000_000, cases)}))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors"), suite.get("skipped")) == (
+        "2",
+        "0",
+        "0",
+        "1",
+    )
+    skipped = suite[0].find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "too few rounds"
+    assert suite[1].find("skipped") is None

@@ -16,8 +16,8 @@ from sample_results import KINDS, MACHINE, SECOND_NS, STARTED_NS, result
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.series import METRICS, series_name
-from loadtests.report.html import BYTES_MAX, _ranges, render
-from loadtests.report.ranges import Range
+from loadtests.report.html import BYTES_MAX, render
+from loadtests.report.ranges import Range, draw
 from loadtests.report.tables import TITLES
 from loadtests.results.environment import Machine
 from loadtests.results.schema import (
@@ -335,7 +335,7 @@ def test_the_headline_of_several_says_no_more_than_was_shown() -> None:
 @pytest.mark.parametrize(("low_ns", "high_ns"), [(2.5e6, 2.6e7), (1e3, 9e3), (1e3, 1e10)])
 def test_an_axis_has_ticks_enough_to_be_read(low_ns: float, high_ns: float) -> None:
     rows = [Range(label="x", points=(("p50", low_ns), ("max", high_ns)))]
-    labels = re.findall(r'left:([\d.]+)%">[^<]', _ranges("x", rows, ""))
+    labels = re.findall(r'left:([\d.]+)%">[^<]', draw("x", rows, ""))
     assert 3 <= len(labels) <= 8
     assert all(0 <= float(label) <= 100 for label in labels)
 
