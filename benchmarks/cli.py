@@ -72,7 +72,7 @@ def gate(
     from benchmarks.gate import command
 
     return command.run(
-        command.Wanted(
+        command.GateOptions(
             base=base,
             head=head,
             quick=quick,
@@ -114,10 +114,10 @@ def micro(
     pyperf
         Everything after this goes to pyperf as it is.
     """
-    import sys
     import tempfile
 
     from benchmarks.rig.processes import ended_by_signal, finish
+    from benchmarks.rig.say import complain
     from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED
 
     problem = None
@@ -131,8 +131,7 @@ def micro(
         if not any(only in name for name in BENCHMARKS):
             problem = f"--only {only}: no benchmark has this in its name; there are: {'; '.join(BENCHMARKS)}"
     if problem:
-        print(f"relaymark bench micro: {problem}", file=sys.stderr)
-        return EXIT_CONFIGURATION
+        return complain("relaymark bench micro", [problem], EXIT_CONFIGURATION)
     command = child_module("benchmarks.micro", "--only", only, "--inherit-environ", "TMPDIR")
     command += ["--fast"] * fast + (["--output", str(output)] if output else []) + (pyperf or [])
     try:
@@ -188,7 +187,7 @@ def overhead(
     from benchmarks.overhead import command
 
     return command.run(
-        command.Wanted(
+        command.OverheadOptions(
             parts=tuple(parts or command.PARTS),
             quick=quick,
             scenario=scenario,

@@ -16,38 +16,41 @@ import argparse
 import http.client
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.fast_load.clients import Role
-from benchmarks.fast_load.closed_loop import BLOCK_S, TURN_S, Load, Shape, connections, loaded, no_collections
+from benchmarks.fast_load.clients import RelayClient, Role
+from benchmarks.fast_load.closed_loop import BLOCK_S, TURN_S, ClosedLoop, Shape, loaded
+from benchmarks.fast_load.connections import connections
 from benchmarks.fast_load.counting import CountingError
-from benchmarks.relay_throughput import SHAPES
+from benchmarks.fast_load.lockstep import instructions_per_delivery
+from benchmarks.fast_load.serving import serving
+from benchmarks.peers.catalogue import all_peers
 from benchmarks.rig import instructions
-from benchmarks.rig.instructions import ToolError, count_command
+from benchmarks.rig.instructions import ToolError
 from benchmarks.rig.processes import (
     Cores,
-    Server,
     ServerError,
     choose_cores,
-    core_busy_ns,
-    cpu_ns,
     ended_by_signal,
+    free_port,
     raise_file_limit,
     stop,
 )
-from benchmarks.rig.statistics import PAIRS_MIN, Interval, of_pairs
-from benchmarks.rig.tables import OTHERS_MAX, plain, thousands
-from benchmarks.throughput.targets import Target, all_targets, serving
+from benchmarks.rig.say import say
+from benchmarks.rig.statistics import PAIRS_MIN, Estimate, of_pairs
+from benchmarks.rig.tables import plain, thousands
+from benchmarks.rig.usage import Meter, no_collections
+from benchmarks.throughput.goals import OTHERS_MAX
+from benchmarks.throughput.shapes import SHAPES
 
 COST_MAX: Final = 0.02
 """Share of its throughput that the metrics may take."""
@@ -112,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scrapes = [measure_scrapes(cores, count) for count in (0, options.connections)]
             counts = count_instructions(cores)
         except (CountingError, ServerError, ToolError, OSError) as error:
-            print(f"FAILED: {error}", file=sys.stderr)
+            say(f"FAILED: {error}")
             return 1
     costs = {shape.name: cost([one for one in rounds if one.shape == shape.name]) for shape in shapes}
     if cores.shared:
@@ -138,20 +141,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure_round(shape: Shape, cores: Cores, pairs: int, number: int) -> Round:
-    """Load two relays in turn, `pairs` times. Raises CountingError, ServerError, OSError."""
-    target, port = _with_metrics()
+    """ClosedLoop two relays in turn, `pairs` times. Raises CountingError, ServerError, OSError."""
+    relay, port = all_peers()["reference"], free_port()
     total_without, total_scraped = _Total(), _Total()
     with (
-        serving(all_targets()["pump"], cores) as plain_server,
-        serving(target, cores) as server,
-        loaded(target.client(), plain_server, shape) as plain_load,
-        loaded(target.client(), server, shape) as load,
+        serving(relay, cores) as plain_server,
+        serving(relay, cores, *_metrics(port)) as server,
+        loaded(RelayClient(), plain_server, shape) as plain_load,
+        loaded(RelayClient(), server, shape) as load,
         _scraper(port, cores) as scraping,
         no_collections(),
     ):
         plain_load.start()
         load.start()
-        busy_ns, relays_ns, started_ns = core_busy_ns(cores.server), _used_ns(plain_server, server), time.monotonic_ns()
+        meter = Meter(cores, plain_server.pid, server.pid)
         draw = random.Random(number)
         for pair in range(pairs):
             scraped = scraping() if pair % _BLOCKS_A_SCRAPE == 0 else nullcontext()
@@ -164,15 +167,14 @@ def measure_round(shape: Shape, cores: Cores, pairs: int, number: int) -> Round:
                 total_without.add_block(plain_load)
                 with scraped:
                     total_scraped.add_block(load)
-        busy_ns = core_busy_ns(cores.server) - busy_ns
-        relays_ns = _used_ns(plain_server, server) - relays_ns
-        elapsed_ns = time.monotonic_ns() - started_ns
+        usage = meter.read()
         plain_load.settle()
         load.settle()
-    others_cpu = 0.0 if cores.shared else max(0, busy_ns - relays_ns) / elapsed_ns
-    measured = Round(shape=shape.name, without=total_without.per_s, scraped=total_scraped.per_s, others_cpu=others_cpu)
+    measured = Round(
+        shape=shape.name, without=total_without.per_s, scraped=total_scraped.per_s, others_cpu=usage.others
+    )
     change = measured.scraped / measured.without - 1
-    print(f"round {number + 1}: {shape.name:10} {change:+.1%}", file=sys.stderr, flush=True)
+    say(f"round {number + 1}: {shape.name:10} {change:+.1%}")
     return measured
 
 
@@ -183,7 +185,7 @@ class _Total:
         self._delivered = 0
         self._elapsed_ns = 0
 
-    def add_block(self, load: Load) -> None:
+    def add_block(self, load: ClosedLoop) -> None:
         load.run(TURN_S)
         delivered = load.delivered
         self._elapsed_ns += load.run(BLOCK_S)
@@ -194,22 +196,9 @@ class _Total:
         return self._delivered / self._elapsed_ns * 1e9
 
 
-def _used_ns(*servers: Server) -> int:
-    return sum(cpu_ns(server.pid) for server in servers)
-
-
-def _with_metrics() -> tuple[Target, int]:
-    """Return the relay with a metrics listener, and its port."""
-    pump = all_targets()["pump"]
-    assert pump.command is not None
-    start = pump.command
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-
-    def command(directory: Path) -> list[str]:
-        return [*start(directory), "--metrics", f"127.0.0.1:{port}"]
-
-    return replace(pump, command=command), port
+def _metrics(port: int) -> list[str]:
+    """Return the option that makes the relay serve its metrics."""
+    return ["--metrics", f"127.0.0.1:{port}"]
 
 
 @contextmanager
@@ -271,10 +260,9 @@ def scrape(port: int) -> tuple[int, bytes]:
 
 def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes:
     """Scrape a relay that has `count` connections, each subscribed to a stream of its own."""
-    target, port = _with_metrics()
-    client = target.client()
+    port, client = free_port(), RelayClient()
     with (
-        serving(target, cores) as server,
+        serving(all_peers()["reference"], cores, *_metrics(port)) as server,
         connections(client, server, [(stream, Role.SUBSCRIBE) for stream in range(count)]),
     ):
         time.sleep(SCRAPE_EVERY_S)
@@ -293,19 +281,18 @@ def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes
 
 
 def count_instructions(cores: Cores) -> Counts | None:
-    """Count the same work without --metrics and with it; None where nothing can. Raises as count_command does."""
+    """Count the same work without --metrics and with it; None where nothing can. Raises as instructions_per_delivery does."""
     tool = instructions.find()
     if tool is None:
         return None
-    pump = all_targets()["pump"]
-    assert pump.command is not None
+    relay = all_peers()["reference"]
+    assert relay.binary is not None, "it is ours"
     with TemporaryDirectory(prefix="relaymark-") as directory:
-        command = pump.command(Path(directory))
-        with_metrics = [*command, "--metrics", "127.0.0.1:0"]
+        command = relay.command(relay.binary, Path(directory), 0)
         pairs = [
             (
-                count_command(command, {}, tool.fresh(), cores),
-                count_command(with_metrics, {}, tool.fresh(), cores),
+                instructions_per_delivery(command, {}, tool.fresh(), cores),
+                instructions_per_delivery([*command, *_metrics(0)], {}, tool.fresh(), cores),
             )
             for _ in range(COUNTS)
         ]
@@ -341,19 +328,19 @@ def cpu_of(page: bytes) -> int:
     raise ServerError("the page does not say how much processor time the relay has used")
 
 
-def cost(rounds: Sequence[Round]) -> Interval:
+def cost(rounds: Sequence[Round]) -> Estimate:
     """Return throughput with metrics over throughput without; a round is one figure."""
     return of_pairs([(one.without, one.scraped) for one in rounds])
 
 
-def misses(costs: dict[str, Interval], scrapes: Sequence[Scrapes]) -> bool:
+def misses(costs: dict[str, Estimate], scrapes: Sequence[Scrapes]) -> bool:
     """Tell whether a bound is missed for certain."""
     return any(interval.high < 1 - COST_MAX for interval in costs.values()) or any(
         one.series >= SERIES_MAX or median(one.durations_ns) >= SCRAPE_NS_MAX for one in scrapes
     )
 
 
-def overhead_lines(rounds: Sequence[Round], costs: dict[str, Interval]) -> list[list[str]]:
+def overhead_lines(rounds: Sequence[Round], costs: dict[str, Estimate]) -> list[list[str]]:
     """Return the table of throughput: a heading and a line a shape."""
     lines = [
         [*("shape", "without, deliveries/s", "with", "with : without", "95% interval", "rounds", "at least", "", "")]

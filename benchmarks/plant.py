@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +25,10 @@ from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import judged, load
 from benchmarks.gate.runs import costs_ns
 from benchmarks.gate.trees import checked_out, repository
+from benchmarks.rig.git import git
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import choose_cores, ended_by_signal, finish
+from benchmarks.rig.say import say
 from benchmarks.rig.statistics import of_pairs
 from loadtests.results.exit_codes import EXIT_INTERRUPTED
 
@@ -65,20 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ended_by_signal(), tempfile.TemporaryDirectory(prefix="relaymark-plant-") as directory:
         # Its own objects: nothing of the plant is left in the repository.
         clone = Path(directory) / "clone"
-        _git(top, "clone", "--quiet", "--shared", "--no-tags", str(top), str(clone))
-        _git(clone, "checkout", "--quiet", "--detach", _git(top, "rev-parse", options.base))
-        base = _git(clone, "rev-parse", "HEAD")
+        git(top, "clone", "--quiet", "--shared", "--no-tags", str(top), str(clone))
+        git(clone, "checkout", "--quiet", "--detach", git(top, "rev-parse", options.base))
+        base = git(clone, "rev-parse", "HEAD")
         if options.passes is None:
             passes, share = _calibrate(clone, base, options.share)
         else:
             passes, share = options.passes, _added(clone, base, _plant(clone, base, options.passes))
-        _say(f"{passes:.1f} passes a delivery cost {share:+.1%}")
+        say(f"{passes:.1f} passes a delivery cost {share:+.1%}")
         planted = _plant(clone, base, passes)
         gates: dict[str, list[dict[str, Any]]] = {"planted": [], "no change": []}
         for number in range(options.gates):
             for kind, head in (("planted", planted), ("no change", base)):
                 gates[kind].append(_gate(clone, base, head, options.metrics, Path(directory) / "result.json"))
-                _say(f"gate {number + 1}, {kind}: {gates[kind][-1]}")
+                say(f"gate {number + 1}, {kind}: {gates[kind][-1]}")
     found, wrong = (sum(gate["word"] == "regression" for gate in gates[kind]) for kind in ("planted", "no change"))
     slow = max(gate["seconds"] for gate in gates["planted"] + gates["no change"])
     print(f"planted {share:+.1%} CPU a delivery: {found} of {options.gates} gates say regression")
@@ -118,13 +119,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _plant(clone: Path, base: str, passes: float) -> str:
     """Commit the plant on top of `base`; return its commit."""
-    _git(clone, "checkout", "--quiet", "--detach", base)
+    git(clone, "checkout", "--quiet", "--detach", base)
     with (clone / "relay" / "hub.py").open("a") as file:
         file.write(_CODE.format(passes=f"{passes:.3f}"))
     author = ("-c", "user.name=plant", "-c", "user.email=plant@localhost", "-c", "commit.gpgsign=false")
-    _git(clone, *author, "commit", "--quiet", "--no-verify", "-am", f"Burn {passes:.1f} passes a delivery")
-    planted = _git(clone, "rev-parse", "HEAD")
-    _git(clone, "checkout", "--quiet", "--detach", base)
+    git(clone, *author, "commit", "--quiet", "--no-verify", "-am", f"Burn {passes:.1f} passes a delivery")
+    planted = git(clone, "rev-parse", "HEAD")
+    git(clone, "checkout", "--quiet", "--detach", base)
     return planted
 
 
@@ -174,15 +175,6 @@ def _gate(clone: Path, base: str, head: str, metrics: Sequence[str], result: Pat
         "costs": {one.metric.name: round(one.cost.value, 4) for one in verdict.decisions if one.cost},
         "words": {one.metric.name: one.word.value for one in verdict.decisions},
     }
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

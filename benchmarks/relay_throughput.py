@@ -14,43 +14,32 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Final, TypeVar
 
-from benchmarks.fast_load.closed_loop import BLOCK_S, Load, Measured, Shape, loaded, measure_in_turn
+from benchmarks.fast_load.clients import client_of
+from benchmarks.fast_load.closed_loop import BLOCK_S, ClosedLoop, Shape, Throughput, loaded, measure_in_turn
 from benchmarks.fast_load.counting import CountingError
+from benchmarks.fast_load.serving import serving
+from benchmarks.peers.catalogue import Peer, all_peers
 from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
-from benchmarks.rig.tables import OTHERS_MAX, Row, goal_lines, markdown, plain, shape_lines
-from benchmarks.throughput.beside_room import (
-    DELAYED_ACKS_MAX,
-    ROOM_SUBSCRIBERS,
-    Beside,
-    Latency,
-    measure_beside,
-    median_ratio,
-)
+from benchmarks.rig.say import say
+from benchmarks.rig.tables import markdown, plain
+from benchmarks.throughput.beside_room import ROOM_SUBSCRIBERS, Beside, measure_beside
+from benchmarks.throughput.goals import ShapeRound
 from benchmarks.throughput.idle import CONNECTIONS, Idle, measure_idle
-from benchmarks.throughput.targets import Target, all_targets, serving
+from benchmarks.throughput.report import beside_lines, goal_lines, idle_lines, shape_lines
+from benchmarks.throughput.shapes import SHAPES, SQLITE_SHAPES
+from loadtests.results.environment import commit, machine
 from loadtests.results.exit_codes import EXIT_INTERRUPTED
 
-SHAPES: Final = (
-    Shape(name="room", streams=1, subscribers=500, window=8),
-    Shape(name="private-1", streams=200, subscribers=1, window=1),
-    Shape(name="private-8", streams=200, subscribers=1, window=8),
-    Shape(name="rooms-20", streams=20, subscribers=20, window=1),
-)
-SQLITE_SHAPES: Final = frozenset({"private-8"})
-"""The durable store is compared with the memory store where group commit must carry it."""
+TARGETS: Final = ("reference", "reference@sqlite", "reference@trio-websocket", "reference@uvloop", "nats", "bun")
 WARMUP_S: Final = 0.5
-IDLE_BYTES_MAX: Final = 4096
-BESIDE_RATIO_MAX: Final = 3.0
 _SPARE_FILES: Final = 200
 
 _T = TypeVar("_T")
@@ -60,7 +49,7 @@ _T = TypeVar("_T")
 class Results:
     """All that one call measured."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ShapeRound] = field(default_factory=list)
     idle: dict[str, list[Idle]] = field(default_factory=dict)
     beside: dict[str, list[Beside]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -104,7 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [shape.name for shape in SHAPES]
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
-    parser.add_argument("--targets", nargs="+", choices=list(all_targets()), default=list(all_targets()))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--shapes", nargs="*", choices=names, default=names, help="none after it: no throughput")
     parser.add_argument("--idle", action="store_true", help="measure the memory of idle connections too")
     parser.add_argument("--room", action="store_true", help="measure private chats beside a big room too")
@@ -122,40 +111,40 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _installed(names: Sequence[str]) -> list[Target]:
-    known = all_targets()
+def _installed(names: Sequence[str]) -> list[Peer]:
+    known = all_peers()
     for name in names:
-        if known[name].command is None:
-            _say(f"{name} is not installed and left out; to get it: {known[name].how_to_get}")
-    return [known[name] for name in names if known[name].command is not None]
+        if known[name].binary is None:
+            say(f"{name} is not installed and left out; to get it: {known[name].how_to_get}")
+    return [known[name] for name in names if known[name].binary is not None]
 
 
 def _throughput(
-    results: Results, targets: list[Target], shapes: list[Shape], cores: Cores, options: argparse.Namespace
+    results: Results, targets: list[Peer], shapes: list[Shape], cores: Cores, options: argparse.Namespace
 ) -> None:
     for number in range(options.rounds):
         for shape in shapes:
-            chosen = [target for target in targets if target.name != "pump-sqlite" or shape.name in SQLITE_SHAPES]
+            chosen = [target for target in targets if target.name != "reference@sqlite" or shape.name in SQLITE_SHAPES]
             for target, measured in _in_turn(results, chosen, shape, cores, options, number):
-                results.rows.append(Row(target=target.name, shape=shape.name, round=number, measured=measured))
-                _say(f"round {number + 1}: {shape.name:10} {target.name:15} {measured.deliveries_per_s:12,.0f}/s")
+                results.rows.append(ShapeRound(target=target.name, shape=shape.name, round=number, measured=measured))
+                say(f"round {number + 1}: {shape.name:10} {target.name:15} {measured.deliveries_per_s:12,.0f}/s")
 
 
 def _in_turn(
-    results: Results, targets: list[Target], shape: Shape, cores: Cores, options: argparse.Namespace, number: int
-) -> list[tuple[Target, Measured]]:
+    results: Results, targets: list[Peer], shape: Shape, cores: Cores, options: argparse.Namespace, number: int
+) -> list[tuple[Peer, Throughput]]:
     """Start all targets and load them in turn; a failure is kept for the report and for the exit code."""
     blocks = max(1, round(options.seconds / BLOCK_S))
     block_s = options.seconds / blocks
-    running: list[Target] = []
-    loads: list[tuple[Server, Load]] = []
-    figures: list[Measured | CountingError | OSError] = []
+    running: list[Peer] = []
+    loads: list[tuple[Server, ClosedLoop]] = []
+    figures: list[Throughput | CountingError | OSError] = []
     try:
         with ExitStack() as stack:
             for target in targets:
                 try:
                     server = stack.enter_context(serving(target, cores))
-                    load = stack.enter_context(loaded(target.client(), server, shape))
+                    load = stack.enter_context(loaded(client_of(target.name), server, shape))
                 except (CountingError, ServerError, OSError) as error:
                     _failed(results, f"{target.name}, {shape.name}", error)
                 else:
@@ -178,10 +167,10 @@ def _in_turn(
 
 def _failed(results: Results, what: str, error: Exception) -> None:
     results.failures.append(f"{what}: {error}")
-    _say(results.failures[-1])
+    say(results.failures[-1])
 
 
-def _idle(results: Results, targets: list[Target], cores: Cores, options: argparse.Namespace) -> None:
+def _idle(results: Results, targets: list[Peer], cores: Cores, options: argparse.Namespace) -> None:
     for target in targets:
         for own_streams in (False, True):
             idle = _attempt(
@@ -195,10 +184,10 @@ def _idle(results: Results, targets: list[Target], cores: Cores, options: argpar
             )
             if idle is not None:
                 results.idle.setdefault(target.name, []).append(idle)
-                _say(f"idle: {target.name:15} {idle.bytes_each:8,.0f} bytes a connection, {idle.streams} streams")
+                say(f"idle: {target.name:15} {idle.bytes_each:8,.0f} bytes a connection, {idle.streams} streams")
 
 
-def _room(results: Results, targets: list[Target], cores: Cores, options: argparse.Namespace) -> None:
+def _room(results: Results, targets: list[Peer], cores: Cores, options: argparse.Namespace) -> None:
     for number in range(options.rounds):
         for target in targets:
             beside = _attempt(
@@ -212,14 +201,14 @@ def _room(results: Results, targets: list[Target], cores: Cores, options: argpar
             )
             if beside is not None:
                 results.beside.setdefault(target.name, []).append(beside)
-                _say(f"round {number + 1}: {target.name:15} private p99 beside the room {beside.ratio:.2f} times")
+                say(f"round {number + 1}: {target.name:15} private p99 beside the room {beside.ratio:.2f} times")
 
 
-def _attempt(results: Results, what: str, target: Target, cores: Cores, run: Callable[..., _T]) -> _T | None:
+def _attempt(results: Results, what: str, target: Peer, cores: Cores, run: Callable[..., _T]) -> _T | None:
     """Run one measurement on a fresh server; a failure is kept for the report and for the exit code."""
     try:
         with serving(target, cores) as server:
-            return run(target.client(), server)
+            return run(client_of(target.name), server)
     except (CountingError, ServerError, OSError) as error:
         _failed(results, what, error)
         return None
@@ -239,69 +228,12 @@ def _report(
     if len(goals) > 1:
         parts += ["What must be reached", table(goals)]
     if results.idle:
-        parts += ["Idle connections, each subscribed", table(_idle_lines(results.idle))]
+        parts += ["Idle connections, each subscribed", table(idle_lines(results.idle))]
     if results.beside:
-        parts += ["Private chats, without and beside a big room", table(_beside_lines(results.beside))]
+        parts += ["Private chats, without and beside a big room", table(beside_lines(results.beside))]
     if results.failures:
         parts += ["FAILED", *results.failures]
     return "\n\n".join(parts)
-
-
-def _idle_lines(idle: dict[str, list[Idle]]) -> Lines:
-    lines = [["target", "connections", "streams", "bytes each", "at most", ""]]
-    for target, measured in idle.items():
-        for one in measured:
-            bound = [str(IDLE_BYTES_MAX), "reached" if one.bytes_each <= IDLE_BYTES_MAX else "missed"]
-            figures = [str(one.connections), str(one.streams), f"{one.bytes_each:.0f}"]
-            lines.append([target, *figures, *(bound if target == "pump" else ["", ""])])
-    return lines
-
-
-def _beside_lines(beside: dict[str, list[Beside]]) -> Lines:
-    lines = [
-        [
-            *("target", "p99 without", "p99 beside", "ratio", "rounds", "at most", "", "p99 again / first"),
-            *("send lag p50, p99 without", "beside", "room msg/s", "room delivered", "others' CPU", "late ACKs", ""),
-        ]
-    ]
-    for target, rounds in beside.items():
-        value = median_ratio(rounds)
-        without = [phase for one in rounds for phase in (one.before, one.after)]
-        inside = [one.beside for one in rounds]
-        bound = [f"{BESIDE_RATIO_MAX:g}", "reached" if value <= BESIDE_RATIO_MAX else "missed"]
-        delivered = sum(one.room.delivered for one in rounds)
-        lines.append(
-            [
-                target,
-                f"{median(one.p99_ns for one in without) / 1e6:.3f} ms",
-                f"{median(one.p99_ns for one in inside) / 1e6:.3f} ms",
-                f"{value:.2f}",
-                f"{min(one.ratio for one in rounds):.2f}..{max(one.ratio for one in rounds):.2f}",
-                *(bound if target == "pump" else ["", ""]),
-                f"{median(one.noise for one in rounds):.2f}",
-                *(_lag(phases) for phases in (without, inside)),
-                f"{median(one.room.per_s for one in rounds):.1f}",
-                f"{delivered} of {sum(one.room.published * one.room.subscribers for one in rounds)}",
-                f"{max(one.others_cpu for one in rounds):.0%}",
-                f"{median(one.room.late_share for one in rounds):.0%}",
-                _doubt(rounds),
-            ]
-        )
-    return lines
-
-
-def _lag(phases: Sequence[Latency]) -> str:
-    return f"{median(p.lag_p50_ns for p in phases) / 1e6:.3f}, {median(p.lag_p99_ns for p in phases) / 1e6:.3f} ms"
-
-
-def _doubt(rounds: Sequence[Beside]) -> str:
-    """Return what makes the latencies doubtful, if anything does."""
-    notes = []
-    if max(one.others_cpu for one in rounds) > OTHERS_MAX:
-        notes.append("disturbed")
-    if median(one.room.late_share for one in rounds) > DELAYED_ACKS_MAX:
-        notes.append("the room was drained too late")
-    return ", ".join(notes)
 
 
 def _conditions(cores: Cores, options: argparse.Namespace) -> dict[str, object]:
@@ -310,38 +242,14 @@ def _conditions(cores: Cores, options: argparse.Namespace) -> dict[str, object]:
         where = "ONE CORE ONLY, shared by server and load: these figures compare with no others"
     return {
         "cores:": where,
-        "processor:": _processor(),
+        "processor:": machine().cpu,
         "Python": platform.python_version(),
         "kernel": platform.release(),
-        "commit": _commit(),
+        "commit": commit(Path(__file__).parent) or "unknown",
         "rounds:": options.rounds,
         "seconds:": options.seconds,
         "at": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _commit() -> str:
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

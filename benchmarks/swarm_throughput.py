@@ -31,8 +31,9 @@ from loadtests.address import Address  # noqa: E402
 from loadtests.dialects.base import Attach, Place, Published, Ready, Reply, Subscribed  # noqa: E402
 from loadtests.dialects.reference import Reference  # noqa: E402
 from loadtests.driver.event_loop import EventLoop  # noqa: E402
-from loadtests.driver.population import Population, allow_descriptors  # noqa: E402
+from loadtests.driver.population import Population  # noqa: E402
 from loadtests.driver.publisher import Due  # noqa: E402
+from loadtests.driver.sockets import allow_descriptors  # noqa: E402
 from loadtests.measuring.histogram import Histogram  # noqa: E402
 from loadtests.sealing.envelope import Keyring, Suite  # noqa: E402
 from loadtests.sealing.records import Kind  # noqa: E402

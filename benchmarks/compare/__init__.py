@@ -1,7 +1,6 @@
 """`relaymark compare`: the same sealed work against several relays in turn, and which of them carries more.
 
 cli         options, checked all at once
-targets     what can be measured: how it is started and spoken to, and what it promises
 workload    who is in which stream, and what is published where and when; pure
 links       connections that have joined, by the dialects of loadtests
 saturate    closed window: how much a relay carries

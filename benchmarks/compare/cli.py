@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from benchmarks.compare.report import Comparison, content, invalid, text, write_results
-from benchmarks.compare.session import ROUNDS_MIN, Measured, measure, plan
-from benchmarks.compare.targets import all_targets, version_of
+from benchmarks.compare.session import ROUNDS_MIN, Measurements, measure, plan
+from benchmarks.peers.catalogue import all_peers, version_of
+from benchmarks.rig.files import unwritable
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
+from benchmarks.rig.say import complain, say
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
 from loadtests.report.html import render
@@ -65,37 +67,35 @@ def compare(
     out
         Folder for the results; each comparison makes its own in it, with one run a turn and a report.
     """
-    known = all_targets()
+    known = all_peers()
     names = list(targets or DEFAULT)
     problems = [f"{name} is no target: there are {', '.join(known)}." for name in names if name not in known]
     problems += [f"{name} is named twice." for name in dict.fromkeys(names) if names.count(name) > 1]
     if rounds is not None and not ROUNDS_MIN <= rounds <= ROUNDS_MAX:
         problems.append(f"--rounds must be {ROUNDS_MIN} to {ROUNDS_MAX}, not {rounds}: fewer give no interval.")
-    for option, path in (("--json", json), ("--markdown", markdown)):
-        if path is not None and not path.parent.is_dir():
-            problems.append(f"{option}: there is no folder {path.parent}.")
+    problems += unwritable({"json": json, "markdown": markdown})
     if problems:
-        return _complain(problems, EXIT_CONFIGURATION)
+        return complain("relaymark compare", problems, EXIT_CONFIGURATION)
     left_out = {name: f"it is not installed; to get it: {known[name].how_to_get}" for name in names}
     left_out = {name: why for name, why in left_out.items() if known[name].binary is None}
     for name, why in left_out.items():
-        _say(f"{name} is left out: {why}")
+        say(f"{name} is left out: {why}")
     chosen = {name: known[name] for name in names if name not in left_out}
     if not chosen:
-        return _complain(["none of these targets is installed."], EXIT_TARGET)
+        return complain("relaymark compare", ["none of these targets is installed."], EXIT_TARGET)
     planned = plan(quick=quick, rounds=rounds, seed=seed)
     started_unix_ns = time.time_ns()
     try:
         raise_file_limit(planned.held + _SPARE_FILES)
         directory = create_run_directory(out, "compare", started_unix_ns)
     except (ServerError, ResultsError) as error:
-        return _complain([f"{error}."], EXIT_CONFIGURATION)
-    cores, measured, interrupted = choose_cores(), Measured(probes={}, turns=[], failures={}), False
+        return complain("relaymark compare", [f"{error}."], EXIT_CONFIGURATION)
+    cores, measured, interrupted = choose_cores(), Measurements(probes={}, turns=[], failures={}), False
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {cores.load})
         with ended_by_signal(), preferred():
-            measure(measured, list(chosen.values()), planned, cores, directory, _say)
+            measure(measured, list(chosen.values()), planned, cores, directory, say)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -115,8 +115,8 @@ def compare(
     try:
         _write(comparison, directory, {json: content, markdown: _as_markdown})
     except ResultsError as error:
-        return _complain([f"{error}."], EXIT_CONFIGURATION)
-    _say(f"results: {directory}")
+        return complain("relaymark compare", [f"{error}."], EXIT_CONFIGURATION)
+    say(f"results: {directory}")
     if interrupted:
         return EXIT_INTERRUPTED
     if measured.failures:
@@ -138,13 +138,3 @@ def _write(comparison: Comparison, directory: Path, asked: Mapping[Path | None, 
     for path, make in asked.items():
         if path is not None:
             write_files(path.parent, {path.name: make(comparison)})
-
-
-def _complain(problems: Sequence[str], code: int) -> int:
-    for problem in problems:
-        print(f"relaymark compare: {problem}", file=sys.stderr)
-    return code
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import Final
 
 from benchmarks.rig.processes import Server
 from loadtests.dialects.base import Attach, Closed, Dialect, Event, Failed, Ready, Refused, Reply, Subscribed
+from loadtests.driver.sockets import reset_on_close
 from loadtests.sealing.envelope import Keyring
 from relay.capability import Right
 
@@ -20,7 +20,6 @@ AT_ONCE: Final = 64
 """Handshakes under way: below every listen queue, and below the relay's bound."""
 JOIN_S_MAX: Final = 60.0
 _CAPABILITY_S: Final = 86_400
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 MakeDialect = Callable[[str, Attach], Dialect]
 
@@ -40,7 +39,7 @@ class Link:
         self.dialect = make(f"{server.host}:{server.port}", attach)
         self.joined: Subscribed | None = None
         self.position = 0
-        """Of a subscriber: how many records it got. Of a publisher: how many it sent."""
+        """How many records a subscriber got, or a publisher sent."""
         self.waiting = b""
         self.socket = socket.create_connection((server.host, server.port), JOIN_S_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,7 +87,7 @@ class Link:
     def close(self) -> None:
         """Close with a reset: sockets in TIME_WAIT would use up the ports of the next measurement."""
         with suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self.socket)
         self.socket.close()
 
 

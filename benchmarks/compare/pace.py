@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
 from benchmarks.compare.workload import SUBSCRIBERS, keyring, schedule
-from benchmarks.fast_load.closed_loop import Used, no_collections
 from benchmarks.rig.processes import Cores, Server
+from benchmarks.rig.usage import Meter, no_collections
 from loadtests.accounting.ledger import Account, Ledger
 from loadtests.accounting.settlement import Totals
 from loadtests.dialects.base import Delivered, Published, Unsubscribed
@@ -81,12 +81,11 @@ def pace(server: Server, make: MakeDialect, cores: Cores, *, seed: int, publishe
             timed_from_ns = due[warm][0] if due else 0
             start_ns = time.monotonic_ns() + LEAD_NS
             run.offer(due[:warm], start_ns)
-            before, began_ns, before_delivered = Used.now(server, cores), time.monotonic_ns(), run.delivered
+            meter, before_delivered = Meter(cores, server.pid), run.delivered
             run.timed_from_ns = start_ns + timed_from_ns
             run.offer(due[warm:], start_ns)
-            elapsed_ns = time.monotonic_ns() - began_ns
             run.drain()
-            used = Used.now(server, cores).since(before)
+            usage = meter.read()
             delivered = run.delivered - before_delivered
             run.finish()
     log = ledger.sent_log()
@@ -102,12 +101,12 @@ def pace(server: Server, make: MakeDialect, cores: Cores, *, seed: int, publishe
         sent=run.sent,
         acknowledged=run.acknowledged,
         sealed_bytes=run.sealed_bytes,
-        elapsed_ns=elapsed_ns,
-        cpu_ns_per_delivery=used.server_ns / delivered,
-        server_ns=used.server_ns,
-        server_cpu=used.server_ns / elapsed_ns,
-        load_cpu=used.load_ns / elapsed_ns,
-        others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * cores.shared) / elapsed_ns,
+        elapsed_ns=usage.elapsed_ns,
+        cpu_ns_per_delivery=usage.server_ns / delivered,
+        server_ns=usage.server_ns,
+        server_cpu=usage.server,
+        load_cpu=usage.load,
+        others_cpu=usage.others,
     )
 
 

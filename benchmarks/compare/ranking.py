@@ -1,7 +1,7 @@
 """Who carries more, and by how much: an order with ties, and ratios with intervals. Pure.
 
 The run is the unit: figures of two targets are paired by round, as they were taken next to each other, and the pairs are
-resampled (benchmarks/bootstrap.py). A turn that other processes disturbed is left out wherever enough turns remain;
+resampled (benchmarks/rig/statistics.py). A turn that other processes disturbed is left out wherever enough turns remain;
 whether it is, is decided by what they took of the server's core, never by the turn's figures.
 
 The order is by the median of the saturation. A target is tied with the first of the group before it unless the whole
@@ -18,13 +18,13 @@ from typing import Final
 from msgspec import Struct
 
 from benchmarks.compare.session import Turn
-from benchmarks.rig.statistics import PAIRS_MIN, Interval, of_pairs
+from benchmarks.rig.statistics import PAIRS_MIN, Estimate, of_pairs
 from loadtests.measuring.histogram import Histogram
 
 OTHERS_MAX: Final = 0.10
-"""Of a core: beyond, a turn is disturbed."""
+"""Share of a core: beyond, a turn is disturbed."""
 LOAD_CPU_MAX: Final = 0.90
-"""Of a core: beyond, it may be the load that set the figure."""
+"""Share of a core: beyond, it may be the load that set the figure."""
 
 TIE: Final = 1.05
 """A ratio within this factor of 1 decides no order: two calls on one machine may differ by as much."""
@@ -32,34 +32,34 @@ TIE: Final = 1.05
 Figure = Callable[[Turn], float]
 
 
-class Metric(Struct, frozen=True, kw_only=True):
+class TurnFigure(Struct, frozen=True, kw_only=True):
     name: str
     figure: Figure
     higher_is_better: bool = False
 
 
 METRICS: Final = (
-    Metric(name="throughput", figure=lambda turn: turn.saturation.deliveries_per_s, higher_is_better=True),
-    Metric(name="p50", figure=lambda turn: turn.pace.deliver.percentile(50)),
-    Metric(name="p99", figure=lambda turn: turn.pace.deliver.percentile(99)),
-    Metric(name="CPU a delivery", figure=lambda turn: turn.saturation.cpu_ns_per_delivery),
+    TurnFigure(name="throughput", figure=lambda turn: turn.saturation.deliveries_per_s, higher_is_better=True),
+    TurnFigure(name="p50", figure=lambda turn: turn.pace.deliver.percentile(50)),
+    TurnFigure(name="p99", figure=lambda turn: turn.pace.deliver.percentile(99)),
+    TurnFigure(name="CPU a delivery", figure=lambda turn: turn.saturation.cpu_ns_per_delivery),
 )
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class Standing(Struct, frozen=True, kw_only=True):
     """`rank` from 1; equal ranks are ties."""
 
     rank: int
     target: str
 
 
-class Ratio(Struct, frozen=True, kw_only=True):
+class TargetRatio(Struct, frozen=True, kw_only=True):
     """How many times the figure of `base` the one of `target` is; `interval` None where there are too few rounds."""
 
     metric: str
     target: str
     base: str
-    interval: Interval | None
+    interval: Estimate | None
 
 
 def disturbed(turn: Turn) -> bool:
@@ -82,14 +82,14 @@ def pairs(turns: Sequence[Turn], base: str, target: str, figure: Figure) -> list
     return [(figure(first), figure(second)) for first, second in (calm if len(calm) >= PAIRS_MIN else both)]
 
 
-def ratio(turns: Sequence[Turn], metric: Metric, base: str, target: str) -> Ratio:
+def ratio(turns: Sequence[Turn], metric: TurnFigure, base: str, target: str) -> TargetRatio:
     """Compare two targets in one figure."""
     paired = pairs(turns, base, target, metric.figure)
     enough = len(paired) >= PAIRS_MIN and min(min(pair) for pair in paired) > 0
-    return Ratio(metric=metric.name, target=target, base=base, interval=of_pairs(paired) if enough else None)
+    return TargetRatio(metric=metric.name, target=target, base=base, interval=of_pairs(paired) if enough else None)
 
 
-def order(turns: Sequence[Turn]) -> list[Place]:
+def order(turns: Sequence[Turn]) -> list[Standing]:
     """Return the targets by saturation throughput, the one that carries most first."""
     throughput = METRICS[0]
     names = sorted(
@@ -104,14 +104,14 @@ def order(turns: Sequence[Turn]) -> list[Place]:
         else:
             groups.append([name])
     named = list(dict.fromkeys(turn.target for turn in sorted(turns, key=lambda turn: turn.round)))
-    places: list[Place] = []
+    places: list[Standing] = []
     for group in groups:
         rank = len(places) + 1
-        places += [Place(rank=rank, target=name) for name in sorted(group, key=named.index)]
+        places += [Standing(rank=rank, target=name) for name in sorted(group, key=named.index)]
     return places
 
 
-def in_words(places: Sequence[Place]) -> str:
+def in_words(places: Sequence[Standing]) -> str:
     """Return the order in one line: `bun = reference > nats`."""
     text = ""
     for before, place in zip((None, *places), places, strict=False):

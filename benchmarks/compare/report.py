@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from benchmarks.compare import ranking
 from benchmarks.compare.ranking import LOAD_CPU_MAX, METRICS, OTHERS_MAX, disturbed, turns_of
-from benchmarks.compare.session import Measured, Plan, Turn
-from benchmarks.compare.targets import Target
+from benchmarks.compare.session import ComparePlan, Measurements, Turn
 from benchmarks.compare.workload import CONNECTIONS, DELIVERIES_PER_PUBLISH, describe
+from benchmarks.peers.catalogue import Peer
 from benchmarks.rig.processes import Cores
-from benchmarks.rig.statistics import Interval
+from benchmarks.rig.statistics import Estimate
 from benchmarks.rig.tables import thousands
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
@@ -36,7 +36,7 @@ CHECKED: Final = (
 )
 
 SERVER_CPU_MIN: Final = 0.85
-"""Of a core: a relay that used less at saturation was not what set the figure."""
+"""Share of a core: a relay that used less at saturation was not what set the figure."""
 
 Lines = list[list[str]]
 TableWriter = Callable[[Sequence[Sequence[str]]], str]
@@ -45,12 +45,12 @@ TableWriter = Callable[[Sequence[Sequence[str]]], str]
 class Comparison(Struct, frozen=True, kw_only=True):
     """All that is reported. `left_out`: by name, why a target was not measured."""
 
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Peer]
     versions: Mapping[str, str]
     left_out: Mapping[str, str]
-    plan: Plan
+    plan: ComparePlan
     cores: Cores
-    measured: Measured
+    measured: Measurements
     started_unix_ns: int
     command: tuple[str, ...]
     interrupted: bool
@@ -225,7 +225,7 @@ def ratio_lines(comparison: Comparison) -> Lines:
     return lines
 
 
-def _interval(interval: Interval | None) -> str:
+def _interval(interval: Estimate | None) -> str:
     return NONE if interval is None else f"{interval.value:.2f} ({interval.low:.2f}..{interval.high:.2f})"
 
 

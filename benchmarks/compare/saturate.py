@@ -20,8 +20,8 @@ from msgspec import Struct
 
 from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
 from benchmarks.compare.workload import RING, SUBSCRIBERS, keyring, rings, sequence
-from benchmarks.fast_load.closed_loop import Used, no_collections
 from benchmarks.rig.processes import Cores, Server
+from benchmarks.rig.usage import Meter, no_collections
 from loadtests.dialects.base import Published
 from relay.capability import Right
 
@@ -68,9 +68,9 @@ def saturate(
             window.publish()
             window.run(warmup_s)
             delivered, acknowledged = window.delivered, window.acknowledged
-            before = Used.now(server, cores)
+            meter = Meter(cores, server.pid)
             elapsed_ns = window.run(seconds)
-            used = Used.now(server, cores).since(before)
+            usage = meter.read()
             delivered, acknowledged = window.delivered - delivered, window.acknowledged - acknowledged
             lost = window.settle()
         finally:
@@ -80,10 +80,10 @@ def saturate(
     return Saturation(
         deliveries_per_s=delivered / elapsed_ns * 1e9,
         publishes_per_s=acknowledged / elapsed_ns * 1e9,
-        cpu_ns_per_delivery=used.server_ns / delivered,
-        server_cpu=used.server_ns / elapsed_ns,
-        load_cpu=used.load_ns / elapsed_ns,
-        others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * cores.shared) / elapsed_ns,
+        cpu_ns_per_delivery=usage.server_ns / delivered,
+        server_cpu=usage.server,
+        load_cpu=usage.load,
+        others_cpu=usage.others,
         delivered=window.delivered,
         lost=lost,
         wrong=window.wrong,

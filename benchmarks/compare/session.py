@@ -17,24 +17,26 @@ from msgspec import Struct
 from benchmarks.compare.links import LoadError, attach_of, joined
 from benchmarks.compare.pace import Pace, pace
 from benchmarks.compare.saturate import Saturation, saturate
-from benchmarks.compare.targets import Target, serving
 from benchmarks.compare.workload import DELIVERIES_PER_PUBLISH, keyring
-from benchmarks.rig.processes import Cores, Server, ServerError, resident_bytes
+from benchmarks.fast_load.serving import serving
+from benchmarks.peers.catalogue import Peer
+from benchmarks.rig.processes import Cores, Server, ServerError
+from benchmarks.rig.say import Say
+from benchmarks.rig.usage import resident_bytes
 from relay.capability import Right
 
 LOAD_SHARE: Final = 0.5
-"""Of the slowest target's saturation: far enough below that none of them queues for long."""
+"""Share of the slowest target's saturation: far enough below that none of them queues for long."""
 DELIVERIES_PER_S_MAX: Final = 20_000.0
 """The load opens every record; beyond, its own work would show in the latencies."""
 ROUNDS_MIN: Final = 3
 SETTLE_S: Final = 0.5
 """Until buffers of the handshakes have been given back."""
 
-Say = Callable[[str], None]
 _T = TypeVar("_T")
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class ComparePlan(Struct, frozen=True, kw_only=True):
     """How often and how long. `held`: idle connections whose memory is measured."""
 
     rounds: int
@@ -46,15 +48,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     held: int
 
 
-def plan(*, quick: bool, rounds: int | None, seed: int) -> Plan:
+def plan(*, quick: bool, rounds: int | None, seed: int) -> ComparePlan:
     """Return the plan of a quick or a full comparison."""
     if quick:
-        return Plan(rounds=rounds or 5, seed=seed, probe_s=0.5, warmup_s=0.3, saturate_s=1.0, pace_s=2.0, held=1_000)
-    return Plan(rounds=rounds or 10, seed=seed, probe_s=1.0, warmup_s=0.5, saturate_s=2.0, pace_s=6.0, held=4_000)
+        return ComparePlan(
+            rounds=rounds or 5, seed=seed, probe_s=0.5, warmup_s=0.3, saturate_s=1.0, pace_s=2.0, held=1_000
+        )
+    return ComparePlan(
+        rounds=rounds or 10, seed=seed, probe_s=1.0, warmup_s=0.5, saturate_s=2.0, pace_s=6.0, held=4_000
+    )
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """Of one target. `idle_bytes`: resident memory with one connection; `held_bytes` with `held` more."""
+    """What one target takes when it is idle. `idle_bytes`: resident, with one connection; `held_bytes`: with `held` more."""
 
     target: str
     saturation: Saturation
@@ -77,7 +83,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     saturation: Saturation
 
 
-class Measured(Struct, kw_only=True):
+class Measurements(Struct, kw_only=True):
     """All that was measured; `publishes_per_s` is the load of the pacing, 0 before it is known."""
 
     probes: dict[str, Probe]
@@ -87,7 +93,9 @@ class Measured(Struct, kw_only=True):
     publishes_per_s: float = 0.0
 
 
-def measure(measured: Measured, targets: Sequence[Target], plan: Plan, cores: Cores, logs: Path, say: Say) -> None:
+def measure(
+    measured: Measurements, targets: Sequence[Peer], plan: ComparePlan, cores: Cores, logs: Path, say: Say
+) -> None:
     """Fill `measured`, so that what was measured until an interruption is there. A target that fails is left out."""
     for target in targets:
         probe = _attempt(measured, target, cores, logs, say, partial(_probe, target, cores, plan))
@@ -115,11 +123,11 @@ def measure(measured: Measured, targets: Sequence[Target], plan: Plan, cores: Co
 
 
 def _attempt(
-    measured: Measured, target: Target, cores: Cores, logs: Path, say: Say, run: Callable[[Server], _T]
+    measured: Measurements, target: Peer, cores: Cores, logs: Path, say: Say, run: Callable[[Server], _T]
 ) -> _T | None:
     log = logs / f"{target.name}.log"
     try:
-        with serving(target, cores, log) as server:
+        with serving(target, cores, log=log) as server:
             return run(server)
     except (ServerError, LoadError, OSError) as error:
         measured.failures[target.name] = f"{target.name}: {error} (log: {log})"
@@ -127,7 +135,7 @@ def _attempt(
         return None
 
 
-def _probe(target: Target, cores: Cores, plan: Plan, server: Server) -> Probe:
+def _probe(target: Peer, cores: Cores, plan: ComparePlan, server: Server) -> Probe:
     member = attach_of(keyring(plan.seed, "held"), 0, Right.SUBSCRIBE)
     # What a first connection makes the server load once is not what a connection costs.
     with joined(server, target.dialect, [member]):
@@ -142,7 +150,7 @@ def _probe(target: Target, cores: Cores, plan: Plan, server: Server) -> Probe:
     )
 
 
-def _turn(target: Target, cores: Cores, plan: Plan, number: int, publishes_per_s: float, server: Server) -> Turn:
+def _turn(target: Peer, cores: Cores, plan: ComparePlan, number: int, publishes_per_s: float, server: Server) -> Turn:
     # Equal work for every target of a round, other work in every round.
     seed = plan.seed + number
     started_unix_ns = time.time_ns()

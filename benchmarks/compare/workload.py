@@ -21,7 +21,7 @@ RING: Final = 64
 """Sealed records of a stream in the closed window, used in turn: sealing is not to be what limits it."""
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class StreamGroup(Struct, frozen=True, kw_only=True):
     """Streams of one size. `share`: of all publishes."""
 
     purpose: str
@@ -31,9 +31,9 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 GROUPS: Final = (
-    Group(purpose="large room", streams=1, subscribers=100, share=0.01),
-    Group(purpose="room", streams=30, subscribers=20, share=0.29),
-    Group(purpose="private chat", streams=150, subscribers=1, share=0.70),
+    StreamGroup(purpose="large room", streams=1, subscribers=100, share=0.01),
+    StreamGroup(purpose="room", streams=30, subscribers=20, share=0.29),
+    StreamGroup(purpose="private chat", streams=150, subscribers=1, share=0.70),
 )
 SUBSCRIBERS: Final = tuple(group.subscribers for group in GROUPS for _ in range(group.streams))
 """By stream."""

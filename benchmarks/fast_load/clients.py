@@ -52,14 +52,14 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Joined:
     """The connection has joined: the stream's number, and the sequence number after which records follow."""
 
     number: int
     head: int
 
 
-class Client(Protocol):
+class ClientSide(Protocol):
     """One kind of server, seen from its clients. `stream` counts from 0."""
 
     def request(self, stream: int, role: Role) -> bytes:
@@ -68,19 +68,19 @@ class Client(Protocol):
     def greeting(self, stream: int, role: Role) -> bytes:
         """Return what is sent after it."""
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Ready | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
         """Return what `received` says after the upgrade; None if more is to come. Raises CountingError."""
 
-    def frames(self, stream: int, ready: Ready) -> list[bytes]:
+    def frames(self, stream: int, joined: Joined) -> list[bytes]:
         """Return the 1,024 publishes of a publisher, all of one length."""
 
-    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
         """Make of the publishes of a cycle, one after the other, those of a later one: ids are not used twice."""
 
-    def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         """Return the counter of what a subscriber receives."""
 
-    def acknowledgements(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         """Return the counter of what a publisher receives."""
 
 
@@ -144,7 +144,7 @@ class RelayClient:
         hello = wire.encode(wire.Hello(version=wire.VERSION))
         return frame(hello, mask=bytes(4)) + frame(wire.encode(subscribe), mask=bytes(4))
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Ready | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
         position = 0
         while (found := split_frame(received, position, len(received))) is not None:
             opcode, start, position = found
@@ -156,26 +156,26 @@ class RelayClient:
                 raise CountingError(f"not a record: {error}") from None
             for record in records:
                 if isinstance(record, wire.Subscribed):
-                    return Ready(number=record.number, head=record.head)
+                    return Joined(number=record.number, head=record.head)
                 if not isinstance(record, wire.Welcome):
                     raise CountingError(f"the relay refused {role.value} of stream {stream}: {record}")
         return None
 
-    def frames(self, stream: int, ready: Ready) -> list[bytes]:
+    def frames(self, stream: int, joined: Joined) -> list[bytes]:
         return _framed(
             [
                 wire.encode(
                     wire.Publish(
-                        number=ready.number, class_=wire.DURABLE, id=FIRST_ID + index, commitment=None, sealed=payload
+                        number=joined.number, class_=wire.DURABLE, id=FIRST_ID + index, commitment=None, sealed=payload
                     )
                 )
                 for index, payload in enumerate(payloads())
             ]
         )
 
-    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
         first = wire.Publish(
-            number=ready.number, class_=wire.DURABLE, id=FIRST_ID, commitment=None, sealed=payloads()[0]
+            number=joined.number, class_=wire.DURABLE, id=FIRST_ID, commitment=None, sealed=payloads()[0]
         )
         message = wire.encode(first)
         id_at = message.rindex(b"\xce" + FIRST_ID.to_bytes(4, "big"), 0, -PAYLOAD_BYTES) + 1
@@ -185,15 +185,15 @@ class RelayClient:
         masks = rows[:, _MASKED_AT - 4 : _MASKED_AT]
         rows[:, _MASKED_AT + id_at : _MASKED_AT + id_at + 4] = ids ^ masks[:, [(id_at + byte) % 4 for byte in range(4)]]
 
-    def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
-        return relay_records(ready.number, ready.head, payloads(), answer)
+    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+        return relay_records(joined.number, joined.head, payloads(), answer)
 
-    def acknowledgements(self, stream: int, ready: Ready, answer: Answer) -> Counter:
-        return RelayAcks(FIRST_ID, ready.head, answer)
+    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+        return RelayAcks(FIRST_ID, joined.head, answer)
 
 
 class NatsClient:
-    """nats-server, `verbose` so that it acknowledges every PUB."""
+    """NATS, `verbose` so that it acknowledges every PUB."""
 
     def request(self, stream: int, role: Role) -> bytes:
         return _upgrade("/")
@@ -205,23 +205,23 @@ class NatsClient:
             lines += f"SUB {_subject(stream)} 1\r\n"
         return frame(f"{lines}PING\r\n".encode(), mask=bytes(4))
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Ready | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
         text = Unframed(lambda _: None).feed(received, len(received))
         if b"-ERR" in text:
-            raise CountingError(f"nats-server refused {role.value} of stream {stream}: {bytes(text)[-200:]!r}")
-        return Ready(number=stream, head=0) if b"\r\nPONG\r\n" in text else None
+            raise CountingError(f"NATS refused {role.value} of stream {stream}: {bytes(text)[-200:]!r}")
+        return Joined(number=stream, head=0) if b"\r\nPONG\r\n" in text else None
 
-    def frames(self, stream: int, ready: Ready) -> list[bytes]:
+    def frames(self, stream: int, joined: Joined) -> list[bytes]:
         line = f"PUB {_subject(stream)} {PAYLOAD_BYTES}\r\n".encode()
         return _framed([line + payload + b"\r\n" for payload in payloads()])
 
-    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
         """NATS has no ids."""
 
-    def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         return NatsRecords(f"MSG {_subject(stream)} 1 {PAYLOAD_BYTES}\r\n".encode(), payloads(), answer)
 
-    def acknowledgements(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         return NatsAcks(answer)
 
 
@@ -240,21 +240,30 @@ class BunClient:
     def greeting(self, stream: int, role: Role) -> bytes:
         return b""
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Ready | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
         if len(received) < len(self.ACK):
             return None
         if received != self.ACK:
             raise CountingError(f"Bun answered {received[:60]!r}")
-        return Ready(number=stream, head=0)
+        return Joined(number=stream, head=0)
 
-    def frames(self, stream: int, ready: Ready) -> list[bytes]:
+    def frames(self, stream: int, joined: Joined) -> list[bytes]:
         return _framed(list(payloads()))
 
-    def renew(self, ready: Ready, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
         """Bun has no ids."""
 
-    def deliveries(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         return Frames(frame(bytes(PAYLOAD_BYTES))[:-PAYLOAD_BYTES], 0, payloads(), answer)
 
-    def acknowledgements(self, stream: int, ready: Ready, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
         return Units(self.ACK, answer)
+
+
+CLIENTS: Final[dict[str, type[ClientSide]]] = {"reference": RelayClient, "nats": NatsClient, "bun": BunClient}
+"""By the name of a peer, or what stands before its `@`; the fast load speaks to no others."""
+
+
+def client_of(peer: str) -> ClientSide:
+    """Return what speaks to `peer`. KeyError for one that the fast load cannot speak to."""
+    return CLIENTS[peer.partition("@")[0]]()

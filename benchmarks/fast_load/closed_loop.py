@@ -9,12 +9,9 @@ equal acknowledgements times subscribers.
 
 from __future__ import annotations
 
-import gc
 import math
 import random
 import select
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +20,11 @@ from functools import partial
 from statistics import fmean
 from typing import Final
 
-from benchmarks.fast_load.clients import Client, Ready, Role
+from benchmarks.fast_load.clients import ClientSide, Role
+from benchmarks.fast_load.connections import Opened, connections
 from benchmarks.fast_load.counting import READ_BYTES_MAX, CountingError
-from benchmarks.rig.processes import Cores, Server, core_busy_ns, cpu_ns
+from benchmarks.rig.processes import Cores, Server
+from benchmarks.rig.usage import CoreUsage, Meter, no_collections
 
 DRAIN_EVERY_NS: Final = 4_000_000
 """At 2,000 records a second a subscriber has 2 KB waiting by then, far below any socket buffer."""
@@ -33,16 +32,12 @@ _READS_BETWEEN_ACKS: Final = 32
 """Subscribers read before publishers are looked at again, so that no acknowledgement waits for a long drain."""
 SETTLE_S_MAX: Final = 20.0
 """For everything under way to arrive, once publishing has stopped."""
-CONNECT_S_MAX: Final = 20.0
 BLOCK_S: Final = 0.25
 """The load turns to the next server after this. Up to here the noise of neighbouring blocks falls with their length; longer
 ones only see more of the machine's drift."""
 TURN_S: Final = 0.15
 """Uncounted, when the load turns to a server. It may acknowledge early and let records gather (see `behind_ns`): as many are
 to wait when a block begins as when it ends."""
-_OPENING_AT_ONCE: Final = 100
-"""Below every listen queue, and below the relay's bound on handshakes under way."""
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +51,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Throughput:
     """One measurement. Processor shares are of one core, 1.0 is all of it.
 
     `behind_ns`: how long after its acknowledgement a record arrives on average (Little's law: those under way over their
@@ -75,88 +70,6 @@ class Measured:
     acknowledged: int
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    socket: socket.socket
-    stream: int
-    ready: Ready
-
-
-def open_connections(client: Client, server: Server, members: Sequence[tuple[int, Role]]) -> list[Opened]:
-    """Connect and join each (stream, role), a hundred at a time. Raises CountingError, OSError."""
-    opened: list[Opened] = []
-    try:
-        for start in range(0, len(members), _OPENING_AT_ONCE):
-            opened += _open_batch(client, server, members[start : start + _OPENING_AT_ONCE])
-    except BaseException:
-        close_connections(opened)
-        raise
-    return opened
-
-
-def close_connections(opened: Sequence[Opened]) -> None:
-    """Close with a reset: thousands of sockets in TIME_WAIT would use up the ports of the next measurement."""
-    for one in opened:
-        one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        one.socket.close()
-
-
-@contextmanager
-def connections(client: Client, server: Server, members: Sequence[tuple[int, Role]]) -> Iterator[list[Opened]]:
-    """Open the connections of `members`, and close them on the way out."""
-    opened = open_connections(client, server, members)
-    try:
-        yield opened
-    finally:
-        close_connections(opened)
-
-
-def _open_batch(client: Client, server: Server, members: Sequence[tuple[int, Role]]) -> list[Opened]:
-    sockets: list[socket.socket] = []
-    try:
-        for stream, role in members:
-            one = socket.create_connection((server.host, server.port), CONNECT_S_MAX)
-            sockets.append(one)
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            one.sendall(client.request(stream, role))
-        early = [_read_upgrade(one) for one in sockets]
-        for one, (stream, role) in zip(sockets, members, strict=True):
-            greeting = client.greeting(stream, role)
-            if greeting:
-                one.sendall(greeting)
-        opened = []
-        for one, (stream, role), received in zip(sockets, members, early, strict=True):
-            while (ready := client.ready(stream, role, received)) is None:
-                received += _read_some(one)
-            # From now on a read acknowledges what it takes, on the load's core. Left to itself the kernel waits 40 ms, and
-            # then acknowledges thousands at one tick in an interrupt on the core that armed the timer: the server's.
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            one.setblocking(False)
-            opened.append(Opened(one, stream, ready))
-    except BaseException:
-        for one in sockets:
-            one.close()
-        raise
-    return opened
-
-
-def _read_upgrade(one: socket.socket) -> bytes:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += _read_some(one)
-    head, _, rest = received.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 101 "):
-        raise CountingError(f"no upgrade: {head.splitlines()[0]!r}")
-    return rest
-
-
-def _read_some(one: socket.socket) -> bytes:
-    data = one.recv(READ_BYTES_MAX)
-    if not data:
-        raise CountingError("the server closed a connection that was joining")
-    return data
-
-
 class _Publisher:
     """Sends slices of its prepared frames. They go on past the cycle's end by a window, so no send wraps."""
 
@@ -164,8 +77,8 @@ class _Publisher:
         "_cycle",
         "_cycle_bytes",
         "_frames",
+        "_joined",
         "_position",
-        "_ready",
         "_renew",
         "_socket",
         "_stride",
@@ -173,19 +86,19 @@ class _Publisher:
         "recv_into",
     )
 
-    def __init__(self, client: Client, opened: Opened, window: int) -> None:
-        frames = client.frames(opened.stream, opened.ready)
+    def __init__(self, client: ClientSide, opened: Opened, window: int) -> None:
+        frames = client.frames(opened.stream, opened.joined)
         self._stride = len(frames[0])
         assert all(len(frame) == self._stride for frame in frames), "frames of one length can be sliced"
         self._frames = bytearray(b"".join((*frames, *frames[:window])))
         self._cycle_bytes = self._stride * len(frames)
         self._position = self._cycle = 0
-        self._ready = opened.ready
+        self._joined = opened.joined
         self._renew = client.renew
-        self._renew(self._ready, self._frames, 0)
+        self._renew(self._joined, self._frames, 0)
         self._socket = opened.socket
         self.recv_into = opened.socket.recv_into
-        self.counter = client.acknowledgements(opened.stream, opened.ready, opened.socket.send)
+        self.counter = client.acknowledgements(opened.stream, opened.joined, opened.socket.send)
 
     def publish(self, count: int) -> None:
         start = self._position
@@ -195,15 +108,15 @@ class _Publisher:
         if end >= self._cycle_bytes:
             end -= self._cycle_bytes
             self._cycle += 1
-            self._renew(self._ready, self._frames, self._cycle)
+            self._renew(self._joined, self._frames, self._cycle)
         self._position = end
 
 
-class Load:
+class ClosedLoop:
     """The connections of one measurement and its counts."""
 
     def __init__(
-        self, client: Client, shape: Shape, subscribers: Sequence[Opened], publishers: Sequence[Opened]
+        self, client: ClientSide, shape: Shape, subscribers: Sequence[Opened], publishers: Sequence[Opened]
     ) -> None:
         self._shape = shape
         self.delivered = 0
@@ -217,7 +130,7 @@ class Load:
         self._subscribers = {
             one.socket.fileno(): (
                 one.socket.recv_into,
-                client.deliveries(one.stream, one.ready, one.socket.send).feed,
+                client.deliveries(one.stream, one.joined, one.socket.send).feed,
             )
             for one in subscribers
         }
@@ -312,7 +225,7 @@ class Load:
 
 
 @contextmanager
-def loaded(client: Client, server: Server, shape: Shape) -> Iterator[Load]:
+def loaded(client: ClientSide, server: Server, shape: Shape) -> Iterator[ClosedLoop]:
     """Connect the publishers and subscribers of `shape`, and let go of them on the way out."""
     subscribers = [(stream, Role.SUBSCRIBE) for stream in range(shape.streams) for _ in range(shape.subscribers)]
     publishers = [(stream, Role.PUBLISH) for stream in range(shape.streams)]
@@ -320,14 +233,16 @@ def loaded(client: Client, server: Server, shape: Shape) -> Iterator[Load]:
         connections(client, server, subscribers) as receiving,
         connections(client, server, publishers) as sending,
     ):
-        load = Load(client, shape, receiving, sending)
+        load = ClosedLoop(client, shape, receiving, sending)
         try:
             yield load
         finally:
             load.close()
 
 
-def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float) -> Measured:
+def measure(
+    client: ClientSide, server: Server, shape: Shape, cores: Cores, *, seconds: float, warmup_s: float
+) -> Throughput:
     """Run `shape` against `server`. Raises CountingError if a record was lost, repeated or came out of order."""
     with loaded(client, server, shape) as load:
         measured = measure_in_turn([(server, load)], cores, blocks=1, block_s=seconds, warmup_s=warmup_s)[0]
@@ -337,8 +252,14 @@ def measure(client: Client, server: Server, shape: Shape, cores: Cores, *, secon
 
 
 def measure_in_turn(
-    loads: Sequence[tuple[Server, Load]], cores: Cores, *, blocks: int, block_s: float, warmup_s: float, seed: int = 0
-) -> list[Measured | CountingError | OSError]:
+    loads: Sequence[tuple[Server, ClosedLoop]],
+    cores: Cores,
+    *,
+    blocks: int,
+    block_s: float,
+    warmup_s: float,
+    seed: int = 0,
+) -> list[Throughput | CountingError | OSError]:
     """Run each load for `blocks` times `block_s`, now the one and now the other, in an order drawn by `seed`.
 
     A machine that changes its speed changes it for all of them. Each time a load settles before the next one's turn: a
@@ -371,7 +292,7 @@ def measure_in_turn(
                     attempt(number, partial(load.run, TURN_S))
                 attempt(number, partial(sums[number].add_block, load, server, cores, block_s))
                 attempt(number, load.settle)
-    return [failures.get(number) or sums[number].measured(load, cores) for number, (_, load) in enumerate(loads)]
+    return [failures.get(number) or sums[number].throughput(load) for number, (_, load) in enumerate(loads)]
 
 
 class _Sum:
@@ -380,69 +301,29 @@ class _Sum:
     def __init__(self) -> None:
         self._delivered = self._acknowledged = self._elapsed_ns = 0
         self._behind: list[float] = []
-        self._used = Used(0, 0, 0, 0)
+        self._usage: list[CoreUsage] = []
 
-    def add_block(self, load: Load, server: Server, cores: Cores, seconds: float) -> None:
+    def add_block(self, load: ClosedLoop, server: Server, cores: Cores, seconds: float) -> None:
         delivered, acknowledged = load.delivered, load.acknowledged
-        before = Used.now(server, cores)
+        meter = Meter(cores, server.pid)
         self._elapsed_ns += load.run(seconds)
-        self._used = self._used.plus(Used.now(server, cores).since(before))
+        self._usage.append(meter.read())
         self._delivered += load.delivered - delivered
         self._acknowledged += load.acknowledged - acknowledged
         self._behind.append(load.behind)
 
-    def measured(self, load: Load, cores: Cores) -> Measured:
-        elapsed_ns, used, shared = self._elapsed_ns, self._used, cores.shared
+    def throughput(self, load: ClosedLoop) -> Throughput:
+        elapsed_ns, (first, *others) = self._elapsed_ns, self._usage
+        usage = sum(others, first)
         behind = fmean(self._behind) / self._delivered * elapsed_ns if self._delivered else math.inf
-        return Measured(
+        return Throughput(
             deliveries_per_s=self._delivered / elapsed_ns * 1e9,
             publishes_per_s=self._acknowledged / elapsed_ns * 1e9,
             behind_ns=max(0.0, behind),
-            server_cpu=used.server_ns / elapsed_ns,
-            load_cpu=used.load_ns / elapsed_ns,
-            others_cpu=max(0, used.server_core_ns - used.server_ns - used.load_ns * shared) / elapsed_ns,
-            others_load_cpu=max(0, used.load_core_ns - used.load_ns - used.server_ns * shared) / elapsed_ns,
+            server_cpu=usage.server,
+            load_cpu=usage.load,
+            others_cpu=usage.others,
+            others_load_cpu=usage.others_on_load,
             delivered=load.delivered,
             acknowledged=load.acknowledged,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """Processor time so far, ns: of the server, of this process, and of everything on their cores."""
-
-    server_ns: int
-    load_ns: int
-    server_core_ns: int
-    load_core_ns: int
-
-    @classmethod
-    def now(cls, server: Server, cores: Cores) -> Used:
-        return cls(cpu_ns(server.pid), time.process_time_ns(), core_busy_ns(cores.server), core_busy_ns(cores.load))
-
-    def plus(self, other: Used) -> Used:
-        return Used(
-            self.server_ns + other.server_ns,
-            self.load_ns + other.load_ns,
-            self.server_core_ns + other.server_core_ns,
-            self.load_core_ns + other.load_core_ns,
-        )
-
-    def since(self, before: Used) -> Used:
-        return Used(
-            self.server_ns - before.server_ns,
-            self.load_ns - before.load_ns,
-            self.server_core_ns - before.server_core_ns,
-            self.load_core_ns - before.load_core_ns,
-        )
-
-
-@contextmanager
-def no_collections() -> Iterator[None]:
-    """Keep this process's garbage collector from pausing the load."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -6,20 +6,24 @@ load and its neighbours are. Here every batch is the same work, so a cost a deli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from benchmarks.fast_load.clients import RelayClient, Role
-from benchmarks.fast_load.closed_loop import Opened, connections
+from benchmarks.fast_load.connections import Opened, connections
 from benchmarks.fast_load.counting import CYCLE, READ_BYTES_MAX, Counter
-from benchmarks.rig.processes import Server, ServerError, cpu_ns
+from benchmarks.rig.instructions import Tool
+from benchmarks.rig.processes import Cores, Server, ServerError, running
 
 SUBSCRIBERS: Final = 8
 BATCH: Final = 16
 DELIVERIES: Final = CYCLE * SUBSCRIBERS
-"""Of one block."""
+"""What one block delivers."""
+COUNTED_BLOCKS: Final = 4
 _STEP_S_MAX: Final = 20.0
 
 
@@ -28,22 +32,22 @@ class LockStep:
 
     def __init__(self, client: RelayClient, opened: list[Opened]) -> None:
         *subscribers, publisher = opened
-        frames = client.frames(0, publisher.ready)
+        frames = client.frames(0, publisher.joined)
         self._frames = bytearray(b"".join(frames))
         self._batch_bytes = BATCH * len(frames[0])
-        self._client, self._ready, self._cycle = client, publisher.ready, 0
+        self._client, self._joined, self._cycle = client, publisher.joined, 0
         self._publisher = publisher.socket
         self._buffer = bytearray(READ_BYTES_MAX)
-        acks: Counter = client.acknowledgements(0, publisher.ready, publisher.socket.send)
+        acks: Counter = client.acknowledgements(0, publisher.joined, publisher.socket.send)
         self._readers = [(publisher.socket, acks)]
         for one in subscribers:
-            self._readers.append((one.socket, client.deliveries(0, one.ready, one.socket.send)))
+            self._readers.append((one.socket, client.deliveries(0, one.joined, one.socket.send)))
         for connected in opened:
             connected.socket.settimeout(_STEP_S_MAX)
 
     def block(self) -> None:
         """Publish a cycle, batch by batch. Raises CountingError, ServerError, OSError."""
-        self._client.renew(self._ready, self._frames, self._cycle)
+        self._client.renew(self._joined, self._frames, self._cycle)
         self._cycle += 1
         for start in range(0, len(self._frames), self._batch_bytes):
             self._publisher.sendall(memoryview(self._frames)[start : start + self._batch_bytes])
@@ -65,13 +69,25 @@ def lock_step(server: Server) -> Iterator[LockStep]:
         yield LockStep(client, opened)
 
 
-def run_time_ns(pid: int) -> int:
-    """Return the processor time of a process's threads so far, to the ns where the kernel tells it.
+def instructions_per_delivery(arguments: list[str], environment: Mapping[str, str], tool: Tool, cores: Cores) -> float:
+    """Count the instructions of user space that the relay which `arguments` start spends on a delivery.
 
-    Source: proc_pid_schedstat(5); without it, in steps of a clock tick.
+    It starts and warms up uncounted; then blocks are counted, and the middle one stands for the process.
+    Raises ServerError, CountingError, OSError, ToolError.
     """
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    try:
-        return sum(int(thread.read_text().split()[0]) for thread in threads) or cpu_ns(pid)
-    except (OSError, IndexError, ValueError):
-        return cpu_ns(pid)
+    # One order of every set and dictionary of strings, in every process.
+    environment = {**environment, "PYTHONHASHSEED": "0"}
+    with (
+        tempfile.TemporaryDirectory(prefix="relaymark-count-") as name,
+        running(tool.wrap(arguments, Path(name)), cores, environment) as server,
+        lock_step(server) as step,
+    ):
+        step.block()
+        tool.start(server.pid, Path(name))
+        step.block()  # the first one under emulation translates the code
+        tool.read(server.pid, Path(name))
+        counts = []
+        for _ in range(COUNTED_BLOCKS):
+            step.block()
+            counts.append(tool.read(server.pid, Path(name)))
+    return median(counts) / DELIVERIES

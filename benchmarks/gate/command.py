@@ -14,13 +14,15 @@ from msgspec.structs import replace
 from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.report import Commit, Judged, Report, ReportError, compare, judged, load, save, write
+from benchmarks.gate.report import Commit, Judged, Report, ReportError, compare, judged, load, save
 from benchmarks.gate.runs import RunError
-from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, Plan, collect
+from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, GatePlan, collect
 from benchmarks.gate.trees import Tree, TreeError, checked_out, refuse_changes, repository, resolve
 from benchmarks.rig import instructions
+from benchmarks.rig.files import unwritable, write
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
+from benchmarks.rig.say import complain, say_as
 from loadtests.results.environment import commit, machine, python_version, versions
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
@@ -30,14 +32,16 @@ from loadtests.results.exit_codes import (
     EXIT_TARGET,
     EXIT_THRESHOLD,
 )
+from loadtests.results.files import ResultsError
 
+_say = say_as("relaymark gate")
 _EXIT = {Word.PASS: EXIT_OK, Word.REGRESSION: EXIT_THRESHOLD, Word.INCONCLUSIVE: EXIT_INCONCLUSIVE}
 _FILES = 1_000
 """Connections of both ends of two counted relays at once, and some."""
 SECONDS_RANGE = (0.2, 60.0)
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class GateOptions(Struct, frozen=True, kw_only=True):
     """The options."""
 
     base: str | None
@@ -55,7 +59,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     github: Path | None
 
 
-def run(wanted: Wanted) -> int:
+def run(wanted: GateOptions) -> int:
     """Return the exit code.
 
     0 pass, 99 regression, 104 configuration, 105 interrupted, 121 inconclusive, 122 a relay did not start.
@@ -67,7 +71,7 @@ def run(wanted: Wanted) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(wanted: Wanted) -> int:
+def _run(wanted: GateOptions) -> int:
     problems = _problems(wanted)
     started_ns = time.time_ns()
     verdict: Judged | None = None
@@ -91,19 +95,17 @@ def _run(wanted: Wanted) -> int:
                 if wanted.json:
                     save(wanted.json, report)
     if verdict is None:
-        for problem in problems:
-            print(f"relaymark gate: {problem}", file=sys.stderr)
-        return EXIT_CONFIGURATION
+        return complain("relaymark gate", problems, EXIT_CONFIGURATION)
     print(outputs.text(verdict))
     try:
         _write(wanted, verdict, time.time_ns() - started_ns)
-    except ReportError as error:
+    except ResultsError as error:
         _say(str(error))
         return EXIT_CONFIGURATION
     return _EXIT[verdict.word]
 
 
-def _problems(wanted: Wanted) -> list[str]:
+def _problems(wanted: GateOptions) -> list[str]:
     problems = []
     if wanted.results is None and wanted.base is None:
         problems.append("say what to compare with: --base REF, or --results A.json B.json")
@@ -118,15 +120,12 @@ def _problems(wanted: Wanted) -> list[str]:
         problems.append(f"--seconds {wanted.seconds:g}: use {low:g} to {high:g}")
     if wanted.budget is not None and not 0 < wanted.budget < float("inf"):
         problems.append(f"--budget {wanted.budget:g}: use more than 0 seconds")
-    for name in ("json", "markdown", "junit", "github"):
-        path = getattr(wanted, name)
-        # Known before the measuring, not after it.
-        if path is not None and not os.access(path.parent, os.W_OK):
-            problems.append(f"--{name} {path}: its directory does not exist or cannot be written to")
+    # Known before the measuring, not after it.
+    problems += unwritable({name: getattr(wanted, name) for name in ("json", "markdown", "junit", "github")})
     return problems
 
 
-def _repository(wanted: Wanted, problems: list[str]) -> Path | None:
+def _repository(wanted: GateOptions, problems: list[str]) -> Path | None:
     try:
         top = repository(Path.cwd())
     except TreeError as error:
@@ -146,7 +145,7 @@ def _repository(wanted: Wanted, problems: list[str]) -> Path | None:
     return top
 
 
-def plan(wanted: Wanted) -> Plan:
+def plan(wanted: GateOptions) -> GatePlan:
     """Return the plan that the options ask for."""
     chosen = QUICK if wanted.quick else FULL
     return replace(
@@ -158,7 +157,7 @@ def plan(wanted: Wanted) -> Plan:
     )
 
 
-def _measure(wanted: Wanted, top: Path) -> Report:
+def _measure(wanted: GateOptions, top: Path) -> Report:
     assert wanted.base is not None, "checked"
     chosen = plan(wanted)
     cores = choose_cores()
@@ -200,14 +199,10 @@ def _commit(tree: Tree) -> Commit:
     return Commit(ref=tree.ref, commit=tree.commit)
 
 
-def _write(wanted: Wanted, verdict: Judged, duration_ns: int) -> None:
+def _write(wanted: GateOptions, verdict: Judged, duration_ns: int) -> None:
     if wanted.markdown:
         write(wanted.markdown, outputs.markdown(verdict).encode())
     if wanted.junit:
         write(wanted.junit, outputs.junit(verdict, duration_ns))
     if wanted.github:
         write(wanted.github, outputs.github(verdict))
-
-
-def _say(line: str) -> None:
-    print(f"relaymark gate: {line}", file=sys.stderr, flush=True)

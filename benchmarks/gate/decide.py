@@ -18,12 +18,12 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.gate.metrics import Metric
+from benchmarks.gate.metrics import GateMetric
 from benchmarks.rig.statistics import (
     GROUPS_MIN,
     PAIRS_MIN,
     RESAMPLED_MIN,
-    Interval,
+    Estimate,
     detectable,
     of_groups,
     of_pairs,
@@ -46,11 +46,11 @@ class Word(Enum):
 class Decision(Struct, frozen=True, kw_only=True):
     """One metric. `base` and `head` are medians over the runs; `cost` and `same` are None with too few pairs."""
 
-    metric: Metric
+    metric: GateMetric
     base: float
     head: float
-    cost: Interval | None
-    same: Interval | None
+    cost: Estimate | None
+    same: Estimate | None
     limit: float
     detectable: float | None
     """The smallest true cost that this many pairs find in 9 of 10 sessions; None with too few A/A pairs."""
@@ -59,13 +59,13 @@ class Decision(Struct, frozen=True, kw_only=True):
     """About how many pairs more would decide; None if decided, or if no number of them is likely to."""
 
 
-def decide(metric: Metric, base: Sequence[float], head: Sequence[float], pairs: Pairs, same: Pairs) -> Decision:
+def decide(metric: GateMetric, base: Sequence[float], head: Sequence[float], pairs: Pairs, same: Pairs) -> Decision:
     """Judge one metric from its pairs (base, head) and its A/A pairs."""
     cost = _cost(metric, of_pairs(pairs)) if len(pairs) >= PAIRS_MIN else None
     return _decision(metric, base, head, cost, same, len(pairs))
 
 
-def decide_groups(metric: Metric, base: Sequence[float], head: Sequence[float], same: Pairs) -> Decision:
+def decide_groups(metric: GateMetric, base: Sequence[float], head: Sequence[float], same: Pairs) -> Decision:
     """Judge one metric of two sessions that were not taken together."""
     count = min(len(base), len(head))
     cost = _cost(metric, of_groups(base, head)) if count >= GROUPS_MIN else None
@@ -73,15 +73,15 @@ def decide_groups(metric: Metric, base: Sequence[float], head: Sequence[float], 
     return _decision(metric, base, head, cost, same, count, scatter=sqrt(pi / 2))
 
 
-def _cost(metric: Metric, interval: Interval) -> Interval:
+def _cost(metric: GateMetric, interval: Estimate) -> Estimate:
     return interval if metric.better == "lower" else interval.inverse()
 
 
 def _decision(
-    metric: Metric,
+    metric: GateMetric,
     base: Sequence[float],
     head: Sequence[float],
-    cost: Interval | None,
+    cost: Estimate | None,
     same: Pairs,
     count: int,
     scatter: float = 1.0,

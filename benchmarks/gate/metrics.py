@@ -9,7 +9,7 @@ from msgspec import Struct
 MetricName: TypeAlias = Literal["cpu", "throughput", "p50", "p99", "instructions"]
 
 
-class Metric(Struct, frozen=True, kw_only=True):
+class GateMetric(Struct, frozen=True, kw_only=True):
     """One figure. `allowed` is the share by which it may get worse.
 
     `needed`: as long as it is open, so is the verdict. The others hang on everything that runs on the machine, and no
@@ -26,16 +26,18 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 
 METRICS: Final = (
-    Metric(name="cpu", title="CPU a delivery", unit="us", better="lower", allowed=0.05, needed=True),
-    Metric(name="throughput", title="Throughput", unit="deliveries/s", better="higher", allowed=0.05, needed=False),
-    Metric(name="p50", title="Latency p50", unit="us", better="lower", allowed=0.10, needed=False),
+    GateMetric(name="cpu", title="CPU a delivery", unit="us", better="lower", allowed=0.05, needed=True),
+    GateMetric(name="throughput", title="Throughput", unit="deliveries/s", better="higher", allowed=0.05, needed=False),
+    GateMetric(name="p50", title="Latency p50", unit="us", better="lower", allowed=0.10, needed=False),
     # Of a second at 1,000 messages a second, p99 is what the ten slowest happened to meet.
-    Metric(name="p99", title="Latency p99", unit="us", better="lower", allowed=0.25, needed=False),
-    Metric(name="instructions", title="Instructions a delivery", unit="", better="lower", allowed=0.03, needed=True),
+    GateMetric(name="p99", title="Latency p99", unit="us", better="lower", allowed=0.25, needed=False),
+    GateMetric(
+        name="instructions", title="Instructions a delivery", unit="", better="lower", allowed=0.03, needed=True
+    ),
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)
 
 
-def metric(name: MetricName) -> Metric:
+def metric(name: MetricName) -> GateMetric:
     """Return the metric of this name."""
     return next(one for one in METRICS if one.name == name)

@@ -1,14 +1,12 @@
 """A verdict as text, Markdown, JUnit and github-action-benchmark.
 
-Source: the JUnit schema that CI systems read (testsuite, testcase, failure, skipped); github-action-benchmark's README,
-"customSmallerIsBetter".
+Source: github-action-benchmark's README, "customSmallerIsBetter".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
-from xml.etree import ElementTree
 
 import msgspec
 
@@ -16,6 +14,7 @@ from benchmarks.gate.decide import Decision, Word, needed
 from benchmarks.gate.report import Commit, Judged
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
+from loadtests.report.junit import Case, document
 
 _HEAD: Final = ("", "base", "head", "cost", "95%", "limit", "A/A within", "finds from", "")
 _SUMMARY: Final = {
@@ -114,30 +113,21 @@ def markdown(judged: Judged) -> str:
 
 def junit(judged: Judged, duration_ns: int) -> bytes:
     """Return one test case a metric: a regression is a failure, what is open is skipped; and one for the verdict."""
-    cases: list[tuple[str, Word, str]] = [
-        (one.metric.name, one.word, " ".join(f"{name} {cell}".strip() for name, cell in _labelled(one) if cell))
+    cases = [
+        _case(one.metric.name, one.word, " ".join(f"{name} {cell}".strip() for name, cell in _labelled(one) if cell))
         for one in judged.decisions
     ]
-    cases.append(("verdict", judged.word, sentence(judged)))
-    suite = ElementTree.Element(
-        "testsuite",
-        name="relaymark gate",
-        tests=str(len(cases)),
-        failures=str(sum(word is Word.REGRESSION for _, word, _ in cases)),
-        errors="0",
-        skipped=str(sum(word is Word.INCONCLUSIVE for _, word, _ in cases)),
-        time=f"{duration_ns / 1e9:.3f}",
+    cases.append(_case("verdict", judged.word, sentence(judged)))
+    return document({"relaymark gate": (duration_ns, cases)}).encode()
+
+
+def _case(name: str, word: Word, said: str) -> Case:
+    return Case(
+        name=name,
+        text=said,
+        failure=said if word is Word.REGRESSION else "",
+        skipped=said if word is Word.INCONCLUSIVE else "",
     )
-    for name, word, said in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="relaymark.gate", name=name, time="0")
-        if word is Word.REGRESSION:
-            ElementTree.SubElement(case, "failure", message=said, type="regression").text = said
-        elif word is Word.INCONCLUSIVE:
-            ElementTree.SubElement(case, "skipped", message=said)
-        else:
-            ElementTree.SubElement(case, "system-out").text = said
-    ElementTree.indent(suite)
-    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
 def _labelled(one: Decision) -> list[tuple[str, str]]:

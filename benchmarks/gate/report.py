@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,8 +10,9 @@ from msgspec import Struct
 
 from benchmarks.gate.decide import Decision, Word, decide_groups, more_rounds, overall
 from benchmarks.gate.metrics import METRICS, MetricName
-from benchmarks.gate.runs import Run
+from benchmarks.gate.runs import GateRun
 from benchmarks.gate.session import OTHERS_MAX, Collected, Pairs, count_pairs, disturbed, judge, pairs, usable
+from benchmarks.rig.files import write
 from loadtests.results.environment import Machine
 
 SCHEMA_VERSION: Final = 1
@@ -21,7 +20,7 @@ SCHEMA_VERSION: Final = 1
 
 
 class ReportError(Exception):
-    """A result cannot be written or read, or two cannot be compared; the text is a sentence."""
+    """A result cannot be read, or two cannot be compared; the text is a sentence."""
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -47,7 +46,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """The commit of the load, `-dirty` if files were changed."""
     metrics: tuple[MetricName, ...]
     seconds: float
-    runs: list[Run]
+    runs: list[GateRun]
     counts: Pairs
     tool: str | None
     notes: list[str]
@@ -140,23 +139,8 @@ def _own(report: Report, name: MetricName) -> tuple[list[float], Pairs]:
     return figures, pairs(report.runs, name)[1]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises ReportError."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(content)
-        try:
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except OSError:
-            os.unlink(file.name)
-            raise
-    except OSError as error:
-        raise ReportError(f"{path} cannot be written: {error.strerror}") from None
-
-
 def save(path: Path, report: Report) -> None:
-    """Write a result as JSON. Raises ReportError."""
+    """Write a result as JSON. Raises ResultsError."""
     write(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 

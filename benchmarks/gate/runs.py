@@ -15,21 +15,21 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.fast_load.clients import RelayClient, Role
-from benchmarks.fast_load.closed_loop import Shape, connections, measure
+from benchmarks.fast_load.clients import RelayClient
+from benchmarks.fast_load.closed_loop import Shape, measure
 from benchmarks.fast_load.counting import CountingError
-from benchmarks.fast_load.lockstep import DELIVERIES, lock_step, run_time_ns
+from benchmarks.fast_load.lockstep import DELIVERIES, instructions_per_delivery, lock_step
+from benchmarks.fast_load.private_chats import private_chats, schedule
 from benchmarks.gate.metrics import MetricName
 from benchmarks.gate.trees import Tree
+from benchmarks.rig.instructions import Tool
 from benchmarks.rig.processes import Cores, Server, ServerError, running
-from benchmarks.throughput.beside_room import PrivateChats, arrivals
+from benchmarks.rig.usage import run_time_ns
 
 Side: TypeAlias = Literal["base", "head"]
 
 SHAPE: Final = Shape(name="gate", streams=50, subscribers=4, window=4)
 """Small rooms: what a publish costs and what a delivery costs both weigh in."""
-PAIRS: Final = 50
-PAIR_PER_S: Final = 20.0
 WARMUP_S: Final = 0.25
 SEED: Final = 4
 UNLIMITED_PER_S: Final = 10_000_000
@@ -37,7 +37,7 @@ UNLIMITED_PER_S: Final = 10_000_000
 WARMUP_BLOCKS: Final = 3
 BLOCKS_MIN: Final = 8
 BUSY: Final = 0.9
-"""Of the relay's core: beyond, it had enough to do."""
+"""Share of the relay's core: beyond, it had enough to do."""
 START: Final = """
 import os, sys, relay.cli
 if not relay.cli.__file__.startswith(os.environ["RELAYMARK_TREE"] + os.sep):
@@ -50,7 +50,7 @@ class RunError(Exception):
     """A tree's relay did not start, or lost what it was given."""
 
 
-class Run(Struct, frozen=True, kw_only=True):
+class GateRun(Struct, frozen=True, kw_only=True):
     """The figures of one run; times in us, as they are printed. `others`: the share that others took of the cores."""
 
     side: Side
@@ -85,7 +85,7 @@ def run_pair(
     seconds: float,
     calibration: bool = False,
     whole: bool = True,
-) -> tuple[Run, Run]:
+) -> tuple[GateRun, GateRun]:
     """Start a fresh relay of both trees, measure and stop them; not `whole`: their processor time alone.
 
     Raises RunError.
@@ -104,7 +104,7 @@ def run_pair(
                     f"the relay of {tree.ref} ({tree.commit[:12]}): it delivered nothing within {seconds:g} s, or this "
                     "system tells its processor time too coarsely: use more --seconds"
                 )
-            made.append(Run(side=side, calibration=calibration, figures=figures, others=others))
+            made.append(GateRun(side=side, calibration=calibration, figures=figures, others=others))
     return made[0], made[1]
 
 
@@ -152,13 +152,13 @@ def _loaded(server: Server, cores: Cores, seconds: float, figures: dict[MetricNa
 
 
 def _latency(server: Server, seconds: float) -> tuple[int, int]:
-    client = RelayClient()
-    members = [(pair, role) for pair in range(PAIRS) for role in (Role.SUBSCRIBE, Role.PUBLISH)]
-    with connections(client, server, members) as opened:
-        chats = PrivateChats(client, [(opened[2 * pair + 1], opened[2 * pair]) for pair in range(PAIRS)])
-        try:
-            chats.run(arrivals(SEED, PAIRS, PAIR_PER_S, WARMUP_S))
-            latency = chats.run(arrivals(SEED + 1, PAIRS, PAIR_PER_S, seconds))
-        finally:
-            chats.close()
+    with private_chats(RelayClient(), server) as chats:
+        chats.run(schedule(SEED, WARMUP_S))
+        latency = chats.run(schedule(SEED + 1, seconds))
     return latency.p50_ns, latency.p99_ns
+
+
+def count_instructions(tree: Tree, tool: Tool, cores: Cores) -> float:
+    """Return the instructions a delivery of a fresh relay of `tree`. Raises RunError, ToolError."""
+    with named(tree):
+        return instructions_per_delivery(*command(tree), tool, cores)

@@ -12,7 +12,7 @@ never by its figures. Processor time in lock step, by turns of milliseconds, sta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
@@ -20,10 +20,11 @@ from msgspec import Struct
 
 from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
-from benchmarks.gate.runs import Run, Side, run_pair
+from benchmarks.gate.runs import GateRun, Side, count_instructions, run_pair
 from benchmarks.gate.trees import Tree
 from benchmarks.rig import instructions
 from benchmarks.rig.processes import Cores, uninterrupted
+from benchmarks.rig.say import Say
 from benchmarks.rig.statistics import PAIRS_MIN, detectable, of_pairs, spread
 
 ROUND: Final[tuple[tuple[Side, Side], ...]] = (("base", "head"), ("head", "base"))
@@ -31,22 +32,21 @@ ROUNDS_MIN: Final = 3
 """Six pairs: with fewer the interval is little more than their range."""
 CALIBRATION_PAIRS: Final = 6
 WHOLE_PAIRS: Final = 2
-"""Of them; the others measure processor time alone, which is quick. Rounds add A/A pairs of the other figures."""
+"""So many measure everything, the others processor time alone, which is quick. Rounds add A/A pairs of the other figures."""
 COUNT_PAIRS: Final = 5
 COUNT_SHARE: Final = 0.4
-"""Of the budget, for instructions at most."""
+"""Share of the budget that instructions may take."""
 OTHERS_MAX: Final = 0.10
-"""Of a core, in the mean of a run. Beyond, the run is disturbed: queues and batches are another's doing then."""
+"""Share of a core, in the mean of a run. Beyond, the run is disturbed: queues and batches are another's doing then."""
 STEADY: Final[tuple[MetricName, ...]] = ("cpu",)
 """Measured in both of a pair at the same time, by turns: what disturbs does so to both."""
 CONFIRMED: Final = 2
 """Looks in a row that must say regression while time is left: who looks after every round finds more by chance."""
 
 Pairs: TypeAlias = list[tuple[float, float]]
-Say: TypeAlias = Callable[[str], None]
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class GatePlan(Struct, frozen=True, kw_only=True):
     """How long and how often: `rounds` before a verdict, more of them while it is open, none once `budget_s` is used up."""
 
     rounds: int
@@ -55,19 +55,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     metrics: tuple[MetricName, ...]
 
 
-QUICK: Final = Plan(rounds=3, seconds=0.8, budget_s=110.0, metrics=tuple(one.name for one in METRICS))
-FULL: Final = Plan(rounds=6, seconds=1.5, budget_s=600.0, metrics=QUICK.metrics)
+QUICK: Final = GatePlan(rounds=3, seconds=0.8, budget_s=110.0, metrics=tuple(one.name for one in METRICS))
+FULL: Final = GatePlan(rounds=6, seconds=1.5, budget_s=600.0, metrics=QUICK.metrics)
 
 
 class Collected(Struct, kw_only=True):
     """All runs in the order in which they were made; `counts` are instructions a delivery, one pair a process pair."""
 
-    runs: list[Run]
+    runs: list[GateRun]
     counts: Pairs
     tool: str | None = None
 
 
-def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Collected:
+def collect(base: Tree, head: Tree, plan: GatePlan, cores: Cores, say: Say) -> Collected:
     """Measure both trees. Raises RunError."""
     collected = Collected(runs=[], counts=[])
     deadline = time.monotonic() + plan.budget_s
@@ -115,7 +115,7 @@ def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: Say) -> Colle
     return collected
 
 
-def _say_noise(collected: Collected, plan: Plan, say: Say) -> None:
+def _say_noise(collected: Collected, plan: GatePlan, say: Say) -> None:
     """Say what A/A found, before the first round: the noise, and what so many rounds can find."""
     for metric in METRICS:
         same = pairs(collected.runs, metric.name)[1] if metric.name in plan.metrics else []
@@ -141,8 +141,8 @@ def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores:
     with ThreadPoolExecutor(2) as pool:
         try:
             while len(collected.counts) < COUNT_PAIRS and time.monotonic() < deadline:
-                first = pool.submit(instructions.count, base, tool.fresh(), cores)
-                second = pool.submit(instructions.count, head, tool.fresh(), swapped)
+                first = pool.submit(count_instructions, base, tool.fresh(), cores)
+                second = pool.submit(count_instructions, head, tool.fresh(), swapped)
                 collected.counts.append((first.result(), second.result()))
         except (KeyboardInterrupt, SystemExit):
             say("interrupted; the relays that are being counted end first")
@@ -154,11 +154,11 @@ def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores:
             collected.counts, collected.tool = [], None
 
 
-def _disturbed(runs: Sequence[Run]) -> list[Run]:
+def _disturbed(runs: Sequence[GateRun]) -> list[GateRun]:
     return [one for one in runs if one.others > OTHERS_MAX]
 
 
-def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
+def pairs(runs: Sequence[GateRun], name: MetricName) -> tuple[Pairs, Pairs]:
     """Return the pairs (base, head) and the A/A pairs of one metric, of undisturbed runs."""
     compared: Pairs = []
     same: Pairs = []
@@ -176,12 +176,12 @@ def pairs(runs: Sequence[Run], name: MetricName) -> tuple[Pairs, Pairs]:
     return compared, same
 
 
-def usable(one: Run, name: MetricName) -> bool:
+def usable(one: GateRun, name: MetricName) -> bool:
     """Whether a run has this figure, and it counts."""
     return name in one.figures and (name in STEADY or one.others <= OTHERS_MAX)
 
 
-def _both(chosen: Sequence[tuple[Run, Run]], name: MetricName) -> Pairs:
+def _both(chosen: Sequence[tuple[GateRun, GateRun]], name: MetricName) -> Pairs:
     return [(one.figures[name], two.figures[name]) for one, two in chosen if usable(one, name) and usable(two, name)]
 
 
@@ -207,7 +207,7 @@ def judge(collected: Collected, metrics: Sequence[MetricName]) -> list[Decision]
     return decisions
 
 
-def disturbed(runs: Sequence[Run]) -> int:
+def disturbed(runs: Sequence[GateRun]) -> int:
     """Return how many runs other processes disturbed."""
     return len(_disturbed(runs))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from benchmarks.rig.git import GitError, git
 from benchmarks.rig.processes import uninterrupted
 
-GIT_S_MAX: Final = 60.0
 _CHANGES_SHOWN: Final = 5
 
 
@@ -33,8 +32,8 @@ class Tree(Struct, frozen=True, kw_only=True):
 def repository(start: Path) -> Path:
     """Return the top of the checkout around `start`. Raises TreeError if it holds no relay."""
     try:
-        top = Path(_git(start, "rev-parse", "--show-toplevel"))
-    except TreeError:
+        top = Path(git(start, "rev-parse", "--show-toplevel"))
+    except GitError:
         raise TreeError(f"{start} is not in a git checkout: run the gate in one of the relay.") from None
     if not (top / "relay" / "cli.py").is_file():
         raise TreeError(f"{top} holds no relay (relay/cli.py): run the gate in a checkout of it.")
@@ -44,16 +43,16 @@ def repository(start: Path) -> Path:
 def resolve(top: Path, ref: str) -> str:
     """Return the commit that `ref` names. Raises TreeError."""
     try:
-        return _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    except TreeError:
-        shallow = _git(top, "rev-parse", "--is-shallow-repository") == "true"
+        return git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    except GitError:
+        shallow = git(top, "rev-parse", "--is-shallow-repository") == "true"
         remedy = "this clone is shallow, fetch more of it" if shallow else "`git log --oneline` lists commits"
         raise TreeError(f"{ref!r} names no commit here: {remedy}.") from None
 
 
 def changes(top: Path) -> list[str]:
     """Return what differs from the commit: changed files, and new ones of the relay."""
-    lines = _git(top, "status", "--porcelain", "--untracked-files=normal").splitlines()
+    lines = git(top, "status", "--porcelain", "--untracked-files=normal").splitlines()
     return [line for line in lines if not line.startswith("??") or line[3:].startswith("relay/")]
 
 
@@ -79,8 +78,11 @@ def checked_out(top: Path, base: str, head: str) -> Iterator[tuple[Tree, Tree]]:
         ]
         try:
             for tree in trees:
-                with uninterrupted():
-                    _git(top, "worktree", "add", "--detach", "--force", str(tree.directory), tree.commit)
+                try:
+                    with uninterrupted():
+                        git(top, "worktree", "add", "--detach", "--force", str(tree.directory), tree.commit)
+                except GitError as error:
+                    raise TreeError(f"{tree.ref} cannot be checked out: {error}") from None
                 if not (tree.directory / "relay" / "cli.py").is_file():
                     raise TreeError(f"{tree.ref} holds no relay (relay/cli.py).")
             yield trees[0], trees[1]
@@ -93,24 +95,7 @@ def checked_out(top: Path, base: str, head: str) -> Iterator[tuple[Tree, Tree]]:
 
 def _remove(top: Path, directory: Path) -> None:
     try:
-        _git(top, "worktree", "remove", "--force", str(directory))
-    except TreeError:  # half made, or something in it is open: by hand then
+        git(top, "worktree", "remove", "--force", str(directory))
+    except GitError:  # half made, or something in it is open: by hand then
         shutil.rmtree(directory, ignore_errors=True)
-        _git(top, "worktree", "prune")
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=GIT_S_MAX,
-            check=False,
-            process_group=0,  # Ctrl-C reaches us alone: a worktree is not left half made or half removed
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TreeError(f"git could not be run: {error}") from None
-    if done.returncode:
-        raise TreeError(f"git {arguments[0]}: {done.stderr.strip() or done.returncode}")
-    return done.stdout.rstrip("\n")
+        git(top, "worktree", "prune")

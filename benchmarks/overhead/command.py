@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -12,22 +10,25 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from benchmarks.gate.report import ReportError, write
 from benchmarks.overhead import end_to_end, operations, ratchets
-from benchmarks.overhead.end_to_end import EndToEndError, Load, Point
+from benchmarks.overhead.end_to_end import EndToEndError, EndToEndLoad, Point
 from benchmarks.overhead.operations import GroupCost, Operation, Setup
 from benchmarks.overhead.report import Overhead, render
 from benchmarks.overhead.schemes import SUITES
+from benchmarks.rig.files import unwritable, write
 from benchmarks.rig.processes import ended_by_signal
+from benchmarks.rig.say import complain, say_as
 from loadtests.results.environment import commit, machine, python_version, versions
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_OK
+from loadtests.results.files import ResultsError
 
 Part: TypeAlias = Literal["operations", "end-to-end"]
 PARTS: tuple[Part, ...] = ("operations", "end-to-end")
 _TIMING_ROUNDS = 7
+_say = say_as("relaymark bench overhead")
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class OverheadOptions(Struct, frozen=True, kw_only=True):
     """The options."""
 
     parts: tuple[Part, ...]
@@ -41,13 +42,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
     markdown: Path | None
 
 
-def run(wanted: Wanted) -> int:
+def run(wanted: OverheadOptions) -> int:
     """Return the exit code: 0, 104 for options, 105 if interrupted, or that of the run that failed."""
     problems = _problems(wanted)
     if problems:
-        for problem in problems:
-            _say(problem)
-        return EXIT_CONFIGURATION
+        return complain("relaymark bench overhead", problems, EXIT_CONFIGURATION)
     try:
         with ended_by_signal():
             overhead = _measure(wanted)
@@ -60,13 +59,13 @@ def run(wanted: Wanted) -> int:
             write(wanted.json, msgspec.json.format(msgspec.json.encode(overhead), indent=1) + b"\n")
         if wanted.markdown:
             write(wanted.markdown, render(overhead, as_markdown=True).encode() + b"\n")
-    except ReportError as error:
+    except ResultsError as error:
         _say(str(error))
         return EXIT_CONFIGURATION
     return EXIT_INTERRUPTED if overhead.interrupted else EXIT_OK
 
 
-def _problems(wanted: Wanted) -> list[str]:
+def _problems(wanted: OverheadOptions) -> list[str]:
     problems = []
     if wanted.rounds < 1:
         problems.append(f"--rounds {wanted.rounds}: use 1 or more; 3 give an interval")
@@ -74,13 +73,10 @@ def _problems(wanted: Wanted) -> list[str]:
         problems.append(f"--participants {wanted.participants}: use 2 or more")
     if not 1 <= wanted.seconds <= 3600:
         problems.append(f"--seconds {wanted.seconds:g}: use 1 to 3600")
-    for name, path in (("json", wanted.json), ("markdown", wanted.markdown)):
-        if path is not None and not os.access(path.parent, os.W_OK):
-            problems.append(f"--{name} {path}: its directory does not exist or cannot be written to")
-    return problems
+    return problems + unwritable({"json": wanted.json, "markdown": wanted.markdown})
 
 
-def _measure(wanted: Wanted) -> Overhead:
+def _measure(wanted: OverheadOptions) -> Overhead:
     started_ns = time.time_ns()
     found, missing = ratchets.installed()
     schemes = [*SUITES, *found]
@@ -101,7 +97,7 @@ def _measure(wanted: Wanted) -> Overhead:
                 groups += [operations.group(scheme, count, rounds=rounds) for count in members]
                 setups += [operations.setup(scheme, count) for count in members]
         if "end-to-end" in wanted.parts:
-            load = Load(
+            load = EndToEndLoad(
                 scenario=wanted.scenario,
                 participants=wanted.participants,
                 duration_s=wanted.seconds,
@@ -135,7 +131,3 @@ def _measure(wanted: Wanted) -> Overhead:
         notes=notes,
         interrupted=interrupted,
     )
-
-
-def _say(line: str) -> None:
-    print(f"relaymark bench overhead: {line}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.rig.processes import finish
-from benchmarks.rig.statistics import Interval, difference_of_pairs
+from benchmarks.rig.statistics import Estimate, difference_of_pairs
 from loadtests.results.exit_codes import EXIT_INVALID, EXIT_OK, EXIT_TARGET
 from loadtests.results.schema import Result
 from relaymark import child
@@ -44,7 +44,7 @@ class EndToEndError(Exception):
         self.code = code
 
 
-class Load(Struct, frozen=True, kw_only=True):
+class EndToEndLoad(Struct, frozen=True, kw_only=True):
     """What every run does."""
 
     scenario: str
@@ -74,10 +74,10 @@ class Added(Struct, frozen=True, kw_only=True):
     figure: str
     base: float
     head: float
-    cost: Interval | None
+    cost: Estimate | None
 
 
-def measure(load: Load, points: list[Point], say: Callable[[str], None]) -> None:
+def measure(load: EndToEndLoad, points: list[Point], say: Callable[[str], None]) -> None:
     """Run all rounds; fill `points`, so that what was measured until an interruption is there. Raises EndToEndError."""
     with tempfile.TemporaryDirectory(prefix="relaymark-overhead-") as directory:
         for number in range(load.rounds):
@@ -90,7 +90,7 @@ def measure(load: Load, points: list[Point], say: Callable[[str], None]) -> None
                 )
 
 
-def _run(load: Load, seed: int, suite: Suite, tls: bool, directory: Path) -> Result:
+def _run(load: EndToEndLoad, seed: int, suite: Suite, tls: bool, directory: Path) -> Result:
     command = child("run", load.scenario, "--participants", str(load.participants))
     command += ["--duration", f"{load.duration_s:g}s", "--seed", str(seed), "--suite", suite, *(["--tls"] * tls)]
     command += ["--json", "--quiet", "--out", str(directory)]

@@ -149,7 +149,7 @@ def _ratchet_classes() -> tuple[type, dict[str, Any]]:
         def _get_info() -> bytes:
             return b"relaymark message"
 
-    class Ratchet(doubleratchet.DoubleRatchet):  # type: ignore[misc]
+    class _Configured(doubleratchet.DoubleRatchet):  # type: ignore[misc]
         @staticmethod
         def _build_associated_data(associated_data: bytes, header: Any) -> bytes:
             numbers = header.sending_chain_length.to_bytes(8, "big") + header.previous_sending_chain_length.to_bytes(
@@ -157,7 +157,7 @@ def _ratchet_classes() -> tuple[type, dict[str, Any]]:
             )
             return bytes(associated_data + header.ratchet_pub + numbers)
 
-    return Ratchet, {
+    return _Configured, {
         "diffie_hellman_ratchet_class": diffie_hellman_ratchet_curve25519.DiffieHellmanRatchet,
         "root_chain_kdf": RootKdf,
         "message_chain_kdf": ChainKdf,

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.overhead.end_to_end import Added, Load, Point
+from benchmarks.overhead.end_to_end import Added, EndToEndLoad, Point
 from benchmarks.overhead.operations import GROUP_PAYLOAD, MEMBERS_MADE_MAX, GroupCost, Operation, Setup
 from benchmarks.rig.tables import markdown, plain
 from loadtests.results.environment import Machine
@@ -31,7 +31,7 @@ class Overhead(Struct, frozen=True, kw_only=True):
     operations: list[Operation]
     groups: list[GroupCost]
     setups: list[Setup]
-    load: Load | None
+    load: EndToEndLoad | None
     points: list[Point]
     added: list[Added]
     notes: list[str]

@@ -1,8 +1,7 @@
-"""Instructions of user space that the relay's process spends on a delivery: a figure that no neighbour disturbs.
+"""Counts the instructions of user space that a process spends: a figure that no neighbour disturbs.
 
-The work is the lock step's. The relay starts and warms up uncounted; then blocks are counted, and the middle one stands
-for the process. perf reads the processor's counter where there is one (virtual machines often have none), callgrind counts
-by emulation, a relay start in some 3 seconds.
+perf reads the processor's counter where there is one (virtual machines often have none), callgrind counts by emulation:
+a relay starts in some 3 seconds under it.
 
 Source: perf-stat(1); valgrind manual, "Callgrind", options and callgrind_control.
 """
@@ -13,22 +12,13 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Final, Protocol
 
-from benchmarks.fast_load.lockstep import DELIVERIES, lock_step
-from benchmarks.gate.runs import command, named
-from benchmarks.gate.trees import Tree
-from benchmarks.rig.processes import Cores, running
-
-BLOCKS: Final = 4
 TOOL_S_MAX: Final = 15.0
 _PERF_READY_S: Final = 0.2
-"""Until perf has opened its counter; the relay is idle then."""
+"""Until perf has opened its counter; the process is idle then."""
 
 
 class ToolError(Exception):
@@ -146,32 +136,3 @@ def find() -> Perf | Callgrind | None:
         if tool.works():
             return tool
     return None
-
-
-def count(tree: Tree, tool: Tool, cores: Cores) -> float:
-    """Return the instructions a delivery of a fresh relay of `tree`. Raises RunError, ToolError."""
-    with named(tree):
-        return count_command(*command(tree), tool, cores)
-
-
-def count_command(arguments: list[str], environment: Mapping[str, str], tool: Tool, cores: Cores) -> float:
-    """Return the instructions a delivery of the relay that `arguments` start.
-
-    Raises ServerError, CountingError, OSError, ToolError.
-    """
-    # One order of every set and dictionary of strings, in every process.
-    environment = {**environment, "PYTHONHASHSEED": "0"}
-    with (
-        tempfile.TemporaryDirectory(prefix="relaymark-count-") as name,
-        running(tool.wrap(arguments, Path(name)), cores, environment) as server,
-        lock_step(server) as step,
-    ):
-        step.block()
-        tool.start(server.pid, Path(name))
-        step.block()  # the first one under emulation translates the code
-        tool.read(server.pid, Path(name))
-        counts = []
-        for _ in range(BLOCKS):
-            step.block()
-            counts.append(tool.read(server.pid, Path(name)))
-    return median(counts) / DELIVERIES

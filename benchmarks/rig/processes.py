@@ -19,13 +19,14 @@ from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
 
+from loadtests.driver.sockets import allow_descriptors
+
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 5.0
 _ENDING_S_MAX: Final = 0.2
 GIVE_UP_S_MAX: Final = 30.0
 """For a command of ours to end what it has started."""
 _ADDRESS: Final = re.compile(rb"\bws://[\w.\[\]:-]+:\d+\b")
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ServerError(Exception):
@@ -61,8 +62,7 @@ def choose_cores() -> Cores:
 
 def raise_file_limit(needed: int) -> None:
     """Raise the soft limit of open files to the hard one, for this process and its servers. Raises ServerError."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    hard = allow_descriptors()
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ServerError(
             f"{needed} open files are needed, the hard limit is {hard}: raise it with `ulimit -Hn {needed}`"
@@ -241,39 +241,3 @@ def _tail_bytes(output: int) -> bytes:
 
 def _tail(output: int) -> str:
     return _tail_bytes(output)[-1500:].decode(errors="replace")
-
-
-def cpu_ns(pid: int) -> int:
-    """Return the processor time of a process and its threads so far, user and system, in steps of a clock tick.
-
-    Source: proc_pid_stat(5), fields 14 and 15.
-    """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * (1_000_000_000 // _TICKS_PER_S)
-
-
-def core_busy_ns(core: int) -> int:
-    """Return the time that processes, of this machine or stolen by another, have used of a core so far.
-
-    Interrupts are left out: they are not counted as a process's either. Source: proc_stat(5).
-    """
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, _idle, _iowait, _irq, _softirq, steal = (int(tick) for tick in ticks[:8])
-            return (user + nice + system + steal) * (1_000_000_000 // _TICKS_PER_S)
-    raise ServerError(f"/proc/stat has no core {core}")
-
-
-def delayed_acks_total() -> int:
-    """Return how many TCP acknowledgements a timer has sent so far. Source: TcpExtDelayedACKs of /proc/net/netstat."""
-    names, values = Path("/proc/net/netstat").read_text().splitlines()[:2]
-    return int(values.split()[names.split().index("DelayedACKs")])
-
-
-def resident_bytes(pid: int) -> int:
-    """Return VmRSS of a process. Source: proc_pid_status(5)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise ServerError(f"process {pid} has no memory: it ended")

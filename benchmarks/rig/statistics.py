@@ -35,7 +35,7 @@ _Z_POWER: Final = _NORMAL.inv_cdf(0.95)
 _RESAMPLED_AT_ONCE: Final = 2_000_000
 
 
-class Interval(Struct, frozen=True, kw_only=True):
+class Estimate(Struct, frozen=True, kw_only=True):
     """A ratio or a difference with its 95% interval; `count` is how many pairs (or runs of the smaller group) it rests on."""
 
     value: float
@@ -45,30 +45,30 @@ class Interval(Struct, frozen=True, kw_only=True):
 
     @property
     def reach(self) -> float:
-        """Of a ratio: the end that is farther from 1, as a factor above 1."""
+        """The end of a ratio's interval that is farther from 1, as a factor above 1."""
         return exp(max(abs(log(self.low)), abs(log(self.high))))
 
-    def inverse(self) -> Interval:
+    def inverse(self) -> Estimate:
         """Return the interval of the ratio the other way round."""
-        return Interval(value=1 / self.value, low=1 / self.high, high=1 / self.low, count=self.count)
+        return Estimate(value=1 / self.value, low=1 / self.high, high=1 / self.low, count=self.count)
 
 
-def of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Interval:
+def of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Estimate:
     """Return second over first. Raises ValueError with fewer than 3 pairs or a figure that is not above 0."""
     if len(pairs) < PAIRS_MIN:
         raise ValueError(f"{len(pairs)} pairs have no interval, {PAIRS_MIN} are needed")
     if min(min(pair) for pair in pairs) <= 0:
         raise ValueError("figures must be above 0")
     middle, low, high = _centre([log(second / first) for first, second in pairs], seed)
-    return Interval(value=exp(middle), low=exp(low), high=exp(high), count=len(pairs))
+    return Estimate(value=exp(middle), low=exp(low), high=exp(high), count=len(pairs))
 
 
-def difference_of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Interval:
+def difference_of_pairs(pairs: Sequence[tuple[float, float]], *, seed: int = 1) -> Estimate:
     """Return second minus first. Raises ValueError with fewer than 3 pairs."""
     if len(pairs) < PAIRS_MIN:
         raise ValueError(f"{len(pairs)} pairs have no interval, {PAIRS_MIN} are needed")
     middle, low, high = _centre([second - first for first, second in pairs], seed)
-    return Interval(value=middle, low=low, high=high, count=len(pairs))
+    return Estimate(value=middle, low=low, high=high, count=len(pairs))
 
 
 def _centre(differences: Sequence[float], seed: int) -> tuple[float, float, float]:
@@ -89,7 +89,7 @@ def _centre(differences: Sequence[float], seed: int) -> tuple[float, float, floa
     return _widened(float(_hodges_lehmann(values[None])[0]), middles, count)
 
 
-def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) -> Interval:
+def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) -> Estimate:
     """Return the ratio of medians of two groups that were not taken together.
 
     Raises ValueError with fewer than 4 runs in one of them or a figure that is not above 0.
@@ -103,7 +103,7 @@ def of_groups(base: Sequence[float], head: Sequence[float], *, seed: int = 1) ->
     logs = [np.log(np.array(group)) for group in (base, head)]
     first, second = (np.median(random.choice(group, (RESAMPLES, len(group))), axis=1) for group in logs)
     middle, low, high = _widened(float(np.median(logs[1]) - np.median(logs[0])), second - first, count)
-    return Interval(value=exp(middle), low=exp(low), high=exp(high), count=count)
+    return Estimate(value=exp(middle), low=exp(low), high=exp(high), count=count)
 
 
 def _hodges_lehmann(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -133,7 +133,7 @@ def detectable(noise: float, pairs: int, limit: float) -> float:
     return limit * exp((_t_975(pairs - 1) + _Z_POWER) * noise / sqrt(pairs))
 
 
-def pairs_to_decide(interval: Interval, limit: float) -> float:
+def pairs_to_decide(interval: Estimate, limit: float) -> float:
     """Return how many further pairs would bring `limit` outside of the interval, if the estimate stays; may be inf."""
     distance = abs(log(limit / interval.value))
     half = log(interval.high / interval.value) if interval.value < limit else log(interval.value / interval.low)

@@ -12,27 +12,25 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import random
 import select
-import socket
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from typing import Final, TypeAlias
 
-from benchmarks.fast_load.clients import Client, Role
-from benchmarks.fast_load.closed_loop import Opened, connections
+from benchmarks.fast_load.clients import ClientSide, Role
+from benchmarks.fast_load.connections import Opened, connections
 from benchmarks.fast_load.counting import READ_BYTES_MAX, CountingError
-from benchmarks.rig.processes import Cores, Server, core_busy_ns, cpu_ns, delayed_acks_total
+from benchmarks.fast_load.private_chats import ARRIVE_S_MAX, PAIRS, Latency, private_chats, schedule
+from benchmarks.rig.processes import Cores, Server
+from benchmarks.rig.usage import Meter
 
 ROOM_SUBSCRIBERS: Final = 5_000
 ROOM_PER_S: Final = 20.0
-PAIRS: Final = 50
-PAIR_PER_S: Final = 20.0
 _ROOM_STREAM: Final = PAIRS
 WARMUP_S: Final = 0.5
 DRAIN_EVERY_S: Final = 0.005
@@ -42,20 +40,7 @@ DELAYED_ACKS_MAX: Final = 0.05
 thousands at a time, 1 to 2 ms at a stretch: with more of them the p99 is that of the load's kernel, not the relay's."""
 _EVENTS_AT_ONCE: Final = 64
 """A larger poll keeps the kernel busy for long enough to delay the private chats' process."""
-ARRIVE_S_MAX: Final = 10.0
 _PR_SET_TIMERSLACK: Final = 29
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Of one phase, ns: from the actual send, from the intended one, and how late sends were."""
-
-    count: int
-    p50_ns: int
-    p99_ns: int
-    intended_p99_ns: int
-    lag_p50_ns: int
-    lag_p99_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,132 +84,28 @@ class Beside:
         return self.after.p99_ns / self.before.p99_ns
 
 
-def percentile(values: list[int], share: float) -> int:
-    """Return the value at `share` (0..1) of the sorted samples, by nearest rank."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
-
-
-def arrivals(seed: int, pairs: int, per_s: float, seconds: float) -> list[tuple[int, int]]:
-    """Return (offset in ns, pair) of every send, in order of time: a Poisson process a pair."""
-    due = []
-    for pair in range(pairs):
-        source = random.Random(f"{seed}/{pair}")
-        at_s = source.expovariate(per_s)
-        while at_s < seconds:
-            due.append((int(at_s * 1e9), pair))
-            at_s += source.expovariate(per_s)
-    return sorted(due)
-
-
 _Order: TypeAlias = tuple[float, float]  # seconds, and publishes a second
 _Ours: TypeAlias = "Connection[_Order, str | RoomLoad]"
 _Theirs: TypeAlias = "Connection[str | RoomLoad, _Order]"
 
 
-class PrivateChats:
-    """Pairs that write to each other on a schedule, and when what arrived."""
-
-    def __init__(self, client: Client, pairs: list[tuple[Opened, Opened]]) -> None:
-        self._sockets: list[socket.socket] = []
-        self._frames: list[list[bytes]] = []
-        self._position = [0] * len(pairs)
-        self._sent: list[deque[tuple[int, int]]] = [deque() for _ in pairs]
-        self._readers = {}
-        self._epoll = select.epoll()
-        for pair, (publisher, subscriber) in enumerate(pairs):
-            self._sockets.append(publisher.socket)
-            self._frames.append(client.frames(publisher.stream, publisher.ready))
-            acks = client.acknowledgements(publisher.stream, publisher.ready, publisher.socket.send)
-            records = client.deliveries(subscriber.stream, subscriber.ready, subscriber.socket.send)
-            self._readers[publisher.socket.fileno()] = (publisher.socket, acks, -1)
-            self._readers[subscriber.socket.fileno()] = (subscriber.socket, records, pair)
-        for descriptor in self._readers:
-            self._epoll.register(descriptor, select.EPOLLIN)
-        self._buffer = bytearray(READ_BYTES_MAX)
-
-    def close(self) -> None:
-        self._epoll.close()
-
-    def run(self, schedule: list[tuple[int, int]]) -> Latency:
-        """Send on schedule; return when all has arrived. Raises CountingError if something does not."""
-        latencies: list[int] = []
-        from_intended: list[int] = []
-        lags: list[int] = []
-        start_ns = time.monotonic_ns() + 1_000_000
-        give_up_ns = start_ns + schedule[-1][0] + int(ARRIVE_S_MAX * 1e9)
-        position = 0
-        while len(latencies) < len(schedule):
-            now_ns = time.monotonic_ns()
-            while position < len(schedule) and start_ns + schedule[position][0] <= now_ns:
-                offset_ns, pair = schedule[position]
-                position += 1
-                now_ns = self._send(pair, start_ns + offset_ns)
-                lags.append(now_ns - start_ns - offset_ns)
-            if now_ns > give_up_ns:
-                raise CountingError(f"{len(schedule) - len(latencies)} private messages did not arrive")
-            next_ns = start_ns + schedule[position][0] if position < len(schedule) else now_ns + 10_000_000
-            # select, not the epoll's own timeout: that one is in milliseconds.
-            if select.select([self._epoll], [], [], max(0, next_ns - time.monotonic_ns()) / 1e9)[0]:
-                self._receive(latencies, from_intended)
-        return Latency(
-            count=len(latencies),
-            p50_ns=percentile(latencies, 0.5),
-            p99_ns=percentile(latencies, 0.99),
-            intended_p99_ns=percentile(from_intended, 0.99),
-            lag_p50_ns=percentile(lags, 0.5),
-            lag_p99_ns=percentile(lags, 0.99),
-        )
-
-    def _send(self, pair: int, intended_ns: int) -> int:
-        frames = self._frames[pair]
-        data = frames[self._position[pair]]
-        self._position[pair] = (self._position[pair] + 1) % len(frames)
-        now_ns = time.monotonic_ns()
-        self._sent[pair].append((now_ns, intended_ns))
-        if self._sockets[pair].send(data) != len(data):
-            raise CountingError("a private message did not fit the socket")
-        return now_ns
-
-    def _receive(self, latencies: list[int], from_intended: list[int]) -> None:
-        for descriptor, _ in self._epoll.poll(0):
-            one, counter, pair = self._readers[descriptor]
-            length = one.recv_into(self._buffer)
-            now_ns = time.monotonic_ns()
-            if not length:
-                raise CountingError("the server closed a private chat")
-            count = counter.feed(self._buffer, length)
-            if pair >= 0:
-                for _ in range(count):
-                    sent_ns, intended_ns = self._sent[pair].popleft()
-                    latencies.append(now_ns - sent_ns)
-                    from_intended.append(now_ns - intended_ns)
-
-
 def measure_beside(
-    client: Client, server: Server, cores: Cores, *, seconds: float, subscribers: int, seed: int
+    client: ClientSide, server: Server, cores: Cores, *, seconds: float, subscribers: int, seed: int
 ) -> Beside:
     """Run one round of three phases of `seconds` each. Raises CountingError if anything was lost."""
     _no_timer_slack()
-    started_ns, others_ns = time.monotonic_ns(), core_busy_ns(cores.server) - cpu_ns(server.pid)
-    members = [(pair, role) for pair in range(PAIRS) for role in (Role.SUBSCRIBE, Role.PUBLISH)]
-    with connections(client, server, members) as opened:
-        chats = PrivateChats(client, [(opened[2 * pair + 1], opened[2 * pair]) for pair in range(PAIRS)])
-        try:
-            chats.run(arrivals(seed, PAIRS, PAIR_PER_S, WARMUP_S))
-            before = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
-            with _room(client, server, subscribers) as room:
-                room.send((seconds + 2 * WARMUP_S, ROOM_PER_S))
-                chats.run(arrivals(seed, PAIRS, PAIR_PER_S, WARMUP_S))
-                beside = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
-                load = _answer(room)
-            chats.run(arrivals(seed, PAIRS, PAIR_PER_S, WARMUP_S))
-            after = chats.run(arrivals(seed + 1, PAIRS, PAIR_PER_S, seconds))
-        finally:
-            chats.close()
-    others_ns = core_busy_ns(cores.server) - cpu_ns(server.pid) - others_ns
-    others_cpu = max(0, others_ns) / (time.monotonic_ns() - started_ns)
-    return Beside(before=before, beside=beside, after=after, room=load, others_cpu=others_cpu)
+    meter = Meter(cores, server.pid)
+    with private_chats(client, server) as chats:
+        chats.run(schedule(seed, WARMUP_S))
+        before = chats.run(schedule(seed + 1, seconds))
+        with _room(client, server, subscribers) as room:
+            room.send((seconds + 2 * WARMUP_S, ROOM_PER_S))
+            chats.run(schedule(seed, WARMUP_S))
+            beside = chats.run(schedule(seed + 1, seconds))
+            load = _answer(room)
+        chats.run(schedule(seed, WARMUP_S))
+        after = chats.run(schedule(seed + 1, seconds))
+    return Beside(before=before, beside=beside, after=after, room=load, others_cpu=meter.read().others)
 
 
 def _no_timer_slack() -> None:
@@ -233,7 +114,7 @@ def _no_timer_slack() -> None:
 
 
 @contextmanager
-def _room(client: Client, server: Server, subscribers: int) -> Iterator[_Ours]:
+def _room(client: ClientSide, server: Server, subscribers: int) -> Iterator[_Ours]:
     """Start the room's process; its connections are open when this yields, and closed with it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -263,7 +144,7 @@ def _answer(room: _Ours) -> RoomLoad:
     return answer
 
 
-def _room_process(parent: _Theirs, client: type[Client], server: Server, subscribers: int) -> None:
+def _room_process(parent: _Theirs, client: type[ClientSide], server: Server, subscribers: int) -> None:
     try:
         talk = client()
         members = [(_ROOM_STREAM, Role.SUBSCRIBE)] * subscribers + [(_ROOM_STREAM, Role.PUBLISH)]
@@ -277,20 +158,20 @@ def _room_process(parent: _Theirs, client: type[Client], server: Server, subscri
         parent.send(f"{type(error).__name__}: {error}")
 
 
-def _run_room(client: Client, opened: list[Opened], seconds: float, per_s: float) -> RoomLoad:
+def _run_room(client: ClientSide, opened: list[Opened], seconds: float, per_s: float) -> RoomLoad:
     *subscribers, publisher = opened
-    acks = client.acknowledgements(_ROOM_STREAM, publisher.ready, publisher.socket.send)
-    frames = client.frames(_ROOM_STREAM, publisher.ready)
+    acks = client.acknowledgements(_ROOM_STREAM, publisher.joined, publisher.socket.send)
+    frames = client.frames(_ROOM_STREAM, publisher.joined)
     buffer = bytearray(READ_BYTES_MAX)
     feeds = {
-        one.socket.fileno(): (one.socket, client.deliveries(_ROOM_STREAM, one.ready, one.socket.send).feed)
+        one.socket.fileno(): (one.socket, client.deliveries(_ROOM_STREAM, one.joined, one.socket.send).feed)
         for one in subscribers
     }
     feeds[publisher.socket.fileno()] = (publisher.socket, acks.feed)
     with select.epoll() as epoll:
         for descriptor in feeds:
             epoll.register(descriptor, select.EPOLLIN)
-        start, delayed_acks = time.monotonic(), delayed_acks_total()
+        start, delayed_acks = time.monotonic(), _delayed_acks()
         planned = int(seconds * per_s)
         published = received = lag_max_ns = 0
         due_all = planned * (len(subscribers) + 1)
@@ -320,8 +201,14 @@ def _run_room(client: Client, opened: list[Opened], seconds: float, per_s: float
         subscribers=len(subscribers),
         per_s=(published - 1) / (last - start),
         lag_max_ns=lag_max_ns,
-        delayed_acks=delayed_acks_total() - delayed_acks,
+        delayed_acks=_delayed_acks() - delayed_acks,
     )
+
+
+def _delayed_acks() -> int:
+    """Return how many TCP acknowledgements a timer has sent so far. Source: TcpExtDelayedACKs of /proc/net/netstat."""
+    names, values = Path("/proc/net/netstat").read_text().splitlines()[:2]
+    return int(values.split()[names.split().index("DelayedACKs")])
 
 
 def median_ratio(rounds: list[Beside]) -> float:

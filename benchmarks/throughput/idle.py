@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.fast_load.clients import Client, Role
-from benchmarks.fast_load.closed_loop import connections
-from benchmarks.rig.processes import Server, resident_bytes
+from benchmarks.fast_load.clients import ClientSide, Role
+from benchmarks.fast_load.connections import connections
+from benchmarks.rig.processes import Server
+from benchmarks.rig.usage import resident_bytes
 
 CONNECTIONS: Final = 8_000
 SETTLE_S: Final = 2.0
@@ -29,7 +30,7 @@ class Idle:
         return (self.after_bytes - self.before_bytes) / self.connections
 
 
-def measure_idle(client: Client, server: Server, *, count: int, own_streams: bool) -> Idle:
+def measure_idle(client: ClientSide, server: Server, *, count: int, own_streams: bool) -> Idle:
     """Join `count` connections to one stream or to a stream each. Every one of them has seen that it is subscribed."""
     members = [(stream if own_streams else 0, Role.SUBSCRIBE) for stream in range(count)]
     # What a first connection makes the server load once is not what a connection costs.

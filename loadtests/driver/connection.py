@@ -6,15 +6,14 @@ Sends go straight to the socket, and wait in a queue only while that is full. TL
 from __future__ import annotations
 
 import select
-import socket as socket_module
 import ssl
-import struct
 from collections import deque
 from typing import Any, Final, Protocol
 
+from loadtests.driver.sockets import reset_on_close
+
 READ: Final = select.POLLIN | 0x2000  # EPOLLRDHUP: told of a peer that went away even while it is not read
 WRITE: Final = select.POLLOUT
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Handler(Protocol):
@@ -113,7 +112,7 @@ class Connection:
         """Close with a reset, as a cut line looks to the peer. The handler is told nothing more."""
         self._discarded = True
         if self._socket is not None:
-            self._socket.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_LINGER, _RESET)
+            reset_on_close(self._socket)
         self._loop.drop(self)
 
     # -- used by the loop ---------------------------------------------------------------------------

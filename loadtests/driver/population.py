@@ -8,7 +8,6 @@ The master moves all workers from one phase to the next (loadtests/control/maste
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections.abc import Callable
 from time import monotonic_ns
@@ -25,6 +24,7 @@ from loadtests.driver.context import Context, Credentials, Meters, Phase
 from loadtests.driver.counts import Presence, RunningCounts
 from loadtests.driver.event_loop import EventLoop
 from loadtests.driver.participant import Participant
+from loadtests.driver.sockets import allow_descriptors
 from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.room_spread import FanoutNotes
 from loadtests.settings import SUITES, Settings
@@ -192,9 +192,3 @@ class Population:
         """Return when participants joined and resumed."""
         presence, start_ns = self.context.presence, self.phase.start_ns
         return {"joins": presence.joins.to_wire(start_ns), "resumes": presence.resumes.to_wire(start_ns)}
-
-
-def allow_descriptors() -> None:
-    """Raise the limit of open descriptors as far as the system lets us."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,29 +1,11 @@
-"""The private chats' schedule, percentiles and ratios."""
+"""The ratio of latencies beside a room and without it."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks.throughput.beside_room import Beside, Latency, RoomLoad, arrivals, median_ratio, percentile
-
-
-@given(st.lists(st.integers(0, 1000), min_size=1), st.floats(0, 1))
-def test_a_percentile_is_the_smallest_sample_with_that_share_at_or_below(values: list[int], share: float) -> None:
-    got = percentile(values, share)
-    assert got in values
-    assert sum(value <= got for value in values) >= share * len(values)
-    assert sum(value < got for value in values) <= share * len(values)
-
-
-def test_the_schedule_is_seeded_ordered_and_near_its_rate() -> None:
-    due = arrivals(1, 50, 20.0, 5.0)
-    assert due == arrivals(1, 50, 20.0, 5.0) == sorted(due)
-    assert due != arrivals(2, 50, 20.0, 5.0)
-    assert 4_500 < len(due) < 5_500
-    assert {pair for _, pair in due} == set(range(50))
-    assert all(0 <= offset_ns < 5_000_000_000 for offset_ns, _ in due)
+from benchmarks.fast_load.private_chats import Latency
+from benchmarks.throughput.beside_room import Beside, RoomLoad, median_ratio
 
 
 def phase(p99_ns: int) -> Latency:

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.fast_load.clients import BunClient, Role
-from benchmarks.fast_load.closed_loop import Measured, Shape, loaded, measure, measure_in_turn, open_connections
+from benchmarks.fast_load.clients import BunClient, RelayClient, Role, client_of
+from benchmarks.fast_load.closed_loop import Shape, Throughput, loaded, measure, measure_in_turn
+from benchmarks.fast_load.connections import open_connections
 from benchmarks.fast_load.counting import CountingError
-from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, cpu_ns, raise_file_limit, running
+from benchmarks.fast_load.serving import serving
+from benchmarks.peers.catalogue import all_peers
+from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, raise_file_limit, running
+from benchmarks.rig.usage import cpu_ns
 from benchmarks.throughput.idle import measure_idle
-from benchmarks.throughput.targets import all_targets, serving
 
 SMALL = Shape(name="small", streams=3, subscribers=2, window=4)
 
@@ -31,11 +34,10 @@ def cores() -> Iterator[Cores]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["pump", "pump-sqlite", "nats-server"])
+@pytest.mark.parametrize("name", ["reference", "reference@sqlite", "nats"])
 def test_all_that_was_acknowledged_is_delivered(name: str, cores: Cores) -> None:
-    target = all_targets()[name]
-    with serving(target, cores) as server:
-        measured = measure(target.client(), server, SMALL, cores, seconds=0.05, warmup_s=0.02)
+    with serving(all_peers()[name], cores) as server:
+        measured = measure(client_of(name), server, SMALL, cores, seconds=0.05, warmup_s=0.02)
     assert measured.acknowledged > 0
     assert measured.delivered == 2 * measured.acknowledged
     assert measured.deliveries_per_s > 0
@@ -43,9 +45,8 @@ def test_all_that_was_acknowledged_is_delivered(name: str, cores: Cores) -> None
 
 @pytest.mark.process
 def test_idle_connections_are_subscribed(cores: Cores) -> None:
-    target = all_targets()["pump"]
-    with serving(target, cores) as server:
-        idle = measure_idle(target.client(), server, count=120, own_streams=True)
+    with serving(all_peers()["reference"], cores) as server:
+        idle = measure_idle(RelayClient(), server, count=120, own_streams=True)
     assert (idle.connections, idle.streams) == (120, 120)
     assert idle.after_bytes > idle.before_bytes
 
@@ -126,7 +127,7 @@ def test_loads_in_turn_get_their_own_figures_and_one_that_fails_does_not_stop_th
         sound.close()
         losing.close()
     assert isinstance(failed, CountingError)
-    assert isinstance(measured, Measured)
+    assert isinstance(measured, Throughput)
     assert measured.delivered == 2 * measured.acknowledged
     counted = measured.deliveries_per_s * 3 * 0.05
     assert 0 < counted < measured.delivered, (

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from benchmarks.compare import cli, report, session
-from benchmarks.compare.targets import Target, all_targets, version_of
+from benchmarks.peers.catalogue import Peer, all_peers, version_of
 from benchmarks.rig.processes import Cores
+from benchmarks.rig.say import Say
 from benchmarks.rig.tables import markdown, plain
 from loadtests.report.comparison import group, verdicts
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET
@@ -30,12 +31,12 @@ def probe(target: str) -> session.Probe:
 
 
 def pretend(
-    measured: session.Measured,
-    targets: list[Target],
-    plan: session.Plan,
+    measured: session.Measurements,
+    targets: list[Peer],
+    plan: session.ComparePlan,
     _cores: Cores,
     _logs: Path,
-    _say: session.Say,
+    _say: Say,
 ) -> None:
     """Fill in figures instead of measuring."""
     for place, target in enumerate(targets):
@@ -105,11 +106,11 @@ def test_a_target_that_fails_is_named_with_its_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = replace(
-        all_targets()["redis"],
+        all_peers()["redis"],
         binary=sys.executable,
         command=lambda binary, _directory, _port: [binary, "-c", "raise SystemExit(3)"],
     )
-    monkeypatch.setattr(cli, "all_targets", lambda: {"redis": target})
+    monkeypatch.setattr(cli, "all_peers", lambda: {"redis": target})
     assert cli.compare("redis", rounds=3, out=tmp_path) == EXIT_TARGET
     shown = capsys.readouterr().out
     assert "FAILED redis" in shown
@@ -117,7 +118,7 @@ def test_a_target_that_fails_is_named_with_its_log(
 
 
 def test_every_target_promises_in_the_same_columns_and_can_be_had() -> None:
-    targets = all_targets()
+    targets = all_peers()
     assert len({tuple(target.promises) for target in targets.values()}) == 1
     for name, target in targets.items():
         assert target.binary is not None or target.how_to_get, name
@@ -125,8 +126,8 @@ def test_every_target_promises_in_the_same_columns_and_can_be_had() -> None:
 
 
 def comparison_of(*names: str) -> report.Comparison:
-    measured = session.Measured(probes={}, turns=[], failures={})
-    chosen = {name: all_targets()[name] for name in names}
+    measured = session.Measurements(probes={}, turns=[], failures={})
+    chosen = {name: all_peers()[name] for name in names}
     plan = session.plan(quick=True, rounds=3, seed=1)
     pretend(measured, list(chosen.values()), plan, Cores(server=0, load=0), Path(), print)
     return report.Comparison(
@@ -167,7 +168,7 @@ def _busy(turn: session.Turn) -> session.Turn:
 def test_latencies_that_are_mostly_the_load_s_own_have_a_code_of_their_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def overloaded(measured: session.Measured, *arguments: object) -> None:
+    def overloaded(measured: session.Measurements, *arguments: object) -> None:
         pretend(measured, *arguments)  # type: ignore[arg-type]
         measured.turns[:] = [_busy(turn) if turn.round else turn for turn in measured.turns]
 
@@ -201,6 +202,6 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    targets = all_targets()
+    targets = all_peers()
     targets |= {name: replace(targets[name], binary=None) for name in names}
-    monkeypatch.setattr(cli, "all_targets", lambda: targets)
+    monkeypatch.setattr(cli, "all_peers", lambda: targets)

@@ -10,12 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fast_load import counting
-from benchmarks.fast_load.clients import FIRST_ID, BunClient, Client, NatsClient, Ready, RelayClient, Role, payloads
+from benchmarks.fast_load.clients import (
+    FIRST_ID,
+    BunClient,
+    ClientSide,
+    Joined,
+    NatsClient,
+    RelayClient,
+    Role,
+    payloads,
+)
 from benchmarks.fast_load.counting import CYCLE, Counter, CountingError, Unframed, frame, split_frame
 from relay import wire
 
 HEAD = 41
-READY = Ready(number=7, head=HEAD)
+READY = Joined(number=7, head=HEAD)
 
 
 def no_answer(_: bytes) -> None:
@@ -62,14 +71,14 @@ def nats_frames(stream: bytes, sizes: list[int]) -> bytes:
     return b"".join((*parts, frame(stream[position:])))
 
 
-MESSAGES: list[tuple[Client, Callable[..., bytes]]] = [(RelayClient(), relay_message), (BunClient(), bun_message)]
+MESSAGES: list[tuple[ClientSide, Callable[..., bytes]]] = [(RelayClient(), relay_message), (BunClient(), bun_message)]
 
 
 @pytest.mark.parametrize(("client", "message"), MESSAGES)
 @given(count=st.integers(0, 40), cuts=st.lists(st.integers(0, 12_000), max_size=8))
 @settings(max_examples=60)
 def test_framed_records_are_counted_at_any_split(
-    client: Client, message: Callable[..., bytes], count: int, cuts: list[int]
+    client: ClientSide, message: Callable[..., bytes], count: int, cuts: list[int]
 ) -> None:
     counter = client.deliveries(3, READY, no_answer)
     assert feed(counter, b"".join(message(index) for index in range(count)), cuts) == count
@@ -105,7 +114,7 @@ def test_acknowledgements_are_counted_at_any_split(groups: list[int], cuts: list
 
 
 @pytest.mark.parametrize(("client", "message"), [*MESSAGES, (NatsClient(), lambda index: frame(nats_message(index)))])
-def test_the_index_runs_on_over_the_end_of_a_cycle(client: Client, message: Callable[..., bytes]) -> None:
+def test_the_index_runs_on_over_the_end_of_a_cycle(client: ClientSide, message: Callable[..., bytes]) -> None:
     counter = client.deliveries(3, READY, no_answer)
     data = b"".join(message(index) for index in range(2 * CYCLE + 5))
     assert feed(counter, data, list(range(0, len(data), 100_003))) == 2 * CYCLE + 5
@@ -124,7 +133,7 @@ def test_the_index_runs_on_over_the_end_of_a_cycle(client: Client, message: Call
     ],
 )
 def test_what_is_lost_repeated_or_out_of_order_is_an_error(
-    client: Client, message: Callable[..., bytes], order: list[int]
+    client: ClientSide, message: Callable[..., bytes], order: list[int]
 ) -> None:
     counter = client.deliveries(3, READY, no_answer)
     with pytest.raises(CountingError):
@@ -144,7 +153,7 @@ def test_a_payload_full_of_markers_is_one_record_and_not_many() -> None:
 
 
 @pytest.mark.parametrize(("client", "message"), [*MESSAGES, (NatsClient(), lambda *of: frame(nats_message(*of)))])
-def test_a_changed_payload_is_an_error(client: Client, message: Callable[..., bytes]) -> None:
+def test_a_changed_payload_is_an_error(client: ClientSide, message: Callable[..., bytes]) -> None:
     changed = bytearray(payloads()[0])
     changed[200] ^= 1
     data = message(0, bytes(changed))
@@ -163,7 +172,7 @@ def test_a_sequence_number_left_out_is_an_error_though_the_payloads_run_on() -> 
 
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("client", [RelayClient(), BunClient()])
-def test_pings_between_records_are_answered(client: Client, at: int) -> None:
+def test_pings_between_records_are_answered(client: ClientSide, at: int) -> None:
     message = relay_message if isinstance(client, RelayClient) else bun_message
     answers: list[bytes] = []
     parts = [message(index) for index in range(3)]
@@ -234,7 +243,7 @@ def test_unframing_gives_the_bytes_back_at_any_split(stream: bytes, sizes: list[
 
 
 @pytest.mark.parametrize("client", [RelayClient(), NatsClient(), BunClient()])
-def test_prepared_publishes_are_masked_and_hold_the_payloads_in_turn(client: Client) -> None:
+def test_prepared_publishes_are_masked_and_hold_the_payloads_in_turn(client: ClientSide) -> None:
     frames = client.frames(3, READY)
     assert len(frames) == CYCLE
     assert len({len(one) for one in frames}) == 1
@@ -247,7 +256,7 @@ def test_prepared_publishes_are_masked_and_hold_the_payloads_in_turn(client: Cli
 
 @pytest.mark.parametrize("number", [3, 200, 70_000])
 def test_the_relays_publishers_go_on_counting_from_cycle_to_cycle(number: int) -> None:
-    client, ready = RelayClient(), Ready(number=number, head=0)
+    client, ready = RelayClient(), Joined(number=number, head=0)
     prepared = client.frames(3, ready)
     length = len(prepared[0])
     frames = bytearray(b"".join(prepared + prepared[:5]))  # and the beginning of the next cycle

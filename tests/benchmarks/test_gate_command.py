@@ -18,7 +18,7 @@ from benchmarks.gate import command
 from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import load, save
 from benchmarks.gate.runs import RunError, costs_ns, run_pair
-from benchmarks.gate.session import FULL, QUICK, Collected, Plan
+from benchmarks.gate.session import FULL, QUICK, Collected, GatePlan
 from benchmarks.gate.trees import Tree
 from benchmarks.rig import instructions
 from benchmarks.rig.instructions import Callgrind, Perf
@@ -34,7 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, top: Path) -> Callable[[float], No
     monkeypatch.chdir(top)
 
     def slower(factor: float) -> None:
-        def collect(base: Tree, head: Tree, plan: Plan, cores: Cores, say: object) -> Collected:
+        def collect(base: Tree, head: Tree, plan: GatePlan, cores: Cores, say: object) -> Collected:
             assert worktrees(top) == 3
             made = report(slower=factor)
             return Collected(runs=made.runs, counts=made.counts, tool=made.tool)

@@ -15,8 +15,9 @@ from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import NAMES, MetricName
 from benchmarks.gate.report import Commit, Report, ReportError, compare, judged, load, save
-from benchmarks.gate.runs import Run, Side
+from benchmarks.gate.runs import GateRun, Side
 from loadtests.results.environment import Machine
+from loadtests.results.files import ResultsError
 
 MACHINE = Machine(
     system="Linux 6", architecture="x86_64", cpu="A processor", cpus=2, memory_bytes=8 << 30, fingerprint="f" * 16
@@ -26,10 +27,10 @@ MACHINE = Machine(
 def report(*, slower: float = 1.0, seed: int = 1, others: float = 0.0, machine: Machine = MACHINE) -> Report:
     source = random.Random(seed)
 
-    def run(side: Side, calibration: bool) -> Run:
+    def run(side: Side, calibration: bool) -> GateRun:
         cost = (slower if side == "head" else 1.0) * (1 + source.gauss(0, 0.005))
         figures: dict[MetricName, float] = {"cpu": cost, "throughput": 1e6 / cost, "p50": 90 * cost, "p99": 400 * cost}
-        return Run(side=side, calibration=calibration, figures=figures, others=others)
+        return GateRun(side=side, calibration=calibration, figures=figures, others=others)
 
     order: list[Side] = ["base", "head", "head", "base"]
     return Report(
@@ -83,8 +84,9 @@ def test_what_is_no_result_is_refused(tmp_path: Path, content: bytes, said: str)
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="cannot be read: No such file"):
         load(tmp_path / "nothing.json")
-    with pytest.raises(ReportError, match="cannot be written: No such file"):
-        save(tmp_path / "nowhere" / "result.json", report())
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="File exists"):
+        save(tmp_path / "file" / "result.json", report())
 
 
 @pytest.mark.parametrize(("slower", "word"), [(1.0, Word.PASS), (1.1, Word.REGRESSION)])
@@ -173,13 +175,13 @@ def test_markdown_is_one_table_with_a_line_a_metric() -> None:
 
 
 def test_junit_counts_what_it_holds() -> None:
-    suite = ElementTree.fromstring(outputs.junit(judged(report(slower=1.1)), 90 * 10**9))
+    (suite,) = ElementTree.fromstring(outputs.junit(judged(report(slower=1.1)), 90 * 10**9))
     cases = {case.get("name"): case for case in suite}
     assert list(cases) == [*NAMES, "verdict"]
     assert suite.get("failures") == str(len(suite.findall("testcase/failure")))
     assert cases["verdict"].find("failure") is not None
     assert suite.get("time") == "90.000"
-    passing = ElementTree.fromstring(outputs.junit(judged(report()), 1))
+    (passing,) = ElementTree.fromstring(outputs.junit(judged(report()), 1))
     assert passing.get("failures") == passing.get("skipped") == "0"
 
 

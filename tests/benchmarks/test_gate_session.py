@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from benchmarks.gate import session
 from benchmarks.gate.decide import Word, overall
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.runs import Run, Side
-from benchmarks.gate.session import QUICK, Collected, Plan, collect, count_pairs, disturbed, judge, pairs
+from benchmarks.gate.runs import GateRun, Side
+from benchmarks.gate.session import QUICK, Collected, GatePlan, collect, count_pairs, disturbed, judge, pairs
 from benchmarks.gate.trees import Tree
 from benchmarks.rig import instructions
 from benchmarks.rig.processes import Cores
@@ -25,9 +25,9 @@ RUN_S = 3.0
 CALIBRATION = 2 * session.CALIBRATION_PAIRS
 
 
-def made(side: Side, cpu: float, *, others: float = 0.0, calibration: bool = False) -> Run:
+def made(side: Side, cpu: float, *, others: float = 0.0, calibration: bool = False) -> GateRun:
     figures: dict[MetricName, float] = {"cpu": cpu, "throughput": 1e6 / cpu, "p50": 100 * cpu, "p99": 300 * cpu}
-    return Run(side=side, calibration=calibration, figures=figures, others=others)
+    return GateRun(side=side, calibration=calibration, figures=figures, others=others)
 
 
 class Bench:
@@ -52,11 +52,11 @@ class Bench:
         seconds: float,
         calibration: bool = False,
         whole: bool = True,
-    ) -> tuple[Run, Run]:
+    ) -> tuple[GateRun, GateRun]:
         one, two = (self._run(*both, calibration, whole) for both in zip(trees, sides, strict=True))
         return one, two
 
-    def _run(self, tree: Tree, side: Side, calibration: bool, whole: bool) -> Run:
+    def _run(self, tree: Tree, side: Side, calibration: bool, whole: bool) -> GateRun:
         assert tree is (BASE if side == "base" else HEAD)
         self.now_s += RUN_S if whole else RUN_S / 3
         self.order.append((side, calibration))
@@ -64,7 +64,7 @@ class Bench:
         run = made(side, cost, others=self._others, calibration=calibration)
         return run if whole else replace(run, figures={"cpu": cost}, others=0.0)
 
-    def collect(self, plan: Plan = QUICK) -> Collected:
+    def collect(self, plan: GatePlan = QUICK) -> Collected:
         return collect(BASE, HEAD, plan, CORES, self.said.append)
 
 
@@ -186,7 +186,7 @@ class Tool:
 def test_instructions_are_counted_pair_by_pair(monkeypatch: pytest.MonkeyPatch, bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(instructions, "count", lambda tree, tool, cores: 1000.0 if tree is BASE else 1100.0)
+    monkeypatch.setattr(session, "count_instructions", lambda tree, tool, cores: 1000.0 if tree is BASE else 1100.0)
     collected = subject.collect()
     assert collected.tool == "fake"
     assert collected.counts == [(1000.0, 1100.0)] * session.COUNT_PAIRS
@@ -201,7 +201,7 @@ def test_a_tool_that_does_not_count_is_given_up(monkeypatch: pytest.MonkeyPatch,
 
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(instructions, "count", fails)
+    monkeypatch.setattr(session, "count_instructions", fails)
     collected = subject.collect()
     assert collected.tool is None
     assert "instructions are not counted: may not trace" in subject.said
@@ -211,7 +211,7 @@ def test_a_tool_that_does_not_count_is_given_up(monkeypatch: pytest.MonkeyPatch,
 def test_only_instructions_need_no_runs(monkeypatch: pytest.MonkeyPatch, bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(instructions, "count", lambda tree, tool, cores: 1000.0)
+    monkeypatch.setattr(session, "count_instructions", lambda tree, tool, cores: 1000.0)
     collected = subject.collect(replace(QUICK, metrics=("instructions",)))
     assert collected.runs == []
     assert overall(judge(collected, ("instructions",))) is Word.PASS

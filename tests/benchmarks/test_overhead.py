@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import cli
 from benchmarks.overhead import end_to_end, ratchets
-from benchmarks.overhead.end_to_end import Load, Point, added
+from benchmarks.overhead.end_to_end import EndToEndLoad, Point, added
 from benchmarks.overhead.operations import MEMBERS_MADE_MAX, PAYLOADS, group, operation, setup
 from benchmarks.overhead.schemes import SUITES, Scheme, padded
 from loadtests.measuring.histogram import Histogram
@@ -144,7 +144,7 @@ def test_rounds_alternate_and_share_a_seed(monkeypatch: pytest.MonkeyPatch) -> N
         return SimpleNamespace(returncode=0, stdout=msgspec.json.encode(result(500_000)).decode(), stderr="")
 
     monkeypatch.setattr(end_to_end, "finish", run)
-    load = Load(scenario="private-chat", participants=10, duration_s=2.0, rounds=2, seed=7)
+    load = EndToEndLoad(scenario="private-chat", participants=10, duration_s=2.0, rounds=2, seed=7)
     points: list[Point] = []
     end_to_end.measure(load, points, lambda _: None)
     order = [(one.round, one.suite, one.tls) for one in points]
@@ -167,13 +167,13 @@ def test_rounds_alternate_and_share_a_seed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_run_that_fails_is_said(monkeypatch: pytest.MonkeyPatch, code: int, stdout: str, said: str) -> None:
     done = SimpleNamespace(returncode=code, stdout=stdout, stderr="it did not start")
     monkeypatch.setattr(end_to_end, "finish", lambda *_, **__: done)
-    load = Load(scenario="private-chat", participants=10, duration_s=2.0, rounds=1, seed=1)
+    load = EndToEndLoad(scenario="private-chat", participants=10, duration_s=2.0, rounds=1, seed=1)
     with pytest.raises(end_to_end.EndToEndError, match=said):
         end_to_end.measure(load, [], lambda _: None)
 
 
 def test_tables_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def measure(load: Load, points: list[Point], say: object) -> None:
+    def measure(load: EndToEndLoad, points: list[Point], say: object) -> None:
         points += [
             point(number, suite, tls, 100.0 + 50 * tls + 5 * (suite != "none"))
             for number in range(load.rounds)
@@ -194,7 +194,7 @@ def test_tables_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 def test_an_interrupted_call_reports_what_it_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(load: Load, points: list[Point], say: object) -> None:
+    def measure(load: EndToEndLoad, points: list[Point], say: object) -> None:
         points += [point(0, "none", False, 100.0), point(0, "sender-key", False, 104.0)]
         raise KeyboardInterrupt
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from benchmarks.rig.statistics import (
-    Interval,
+    Estimate,
     detectable,
     difference_of_pairs,
     of_groups,
@@ -28,7 +28,7 @@ def noisy(seed: int, count: int, ratio: float, noise: float, drift: float = 0.0)
 
 
 def test_equal_pairs_have_no_width() -> None:
-    assert of_pairs([(2.0, 3.0)] * 5) == Interval(value=1.5, low=1.5, high=1.5, count=5)
+    assert of_pairs([(2.0, 3.0)] * 5) == Estimate(value=1.5, low=1.5, high=1.5, count=5)
 
 
 def test_the_same_pairs_give_the_same_interval() -> None:
@@ -121,7 +121,7 @@ def test_what_is_detectable_is_detected_nine_times_in_ten() -> None:
 
 
 def test_how_many_pairs_more_would_decide() -> None:
-    wide = Interval(value=1.0, low=0.9, high=1.1, count=6)
+    wide = Estimate(value=1.0, low=0.9, high=1.1, count=6)
     assert pairs_to_decide(wide, 1.05) == math.ceil(6 * (math.log(1.1) / math.log(1.05)) ** 2) - 6
-    assert pairs_to_decide(Interval(value=1.0, low=0.99, high=1.01, count=6), 1.05) == 0
-    assert pairs_to_decide(Interval(value=1.05, low=0.9, high=1.2, count=6), 1.05) == math.inf
+    assert pairs_to_decide(Estimate(value=1.0, low=0.99, high=1.01, count=6), 1.05) == 0
+    assert pairs_to_decide(Estimate(value=1.05, low=0.9, high=1.2, count=6), 1.05) == math.inf

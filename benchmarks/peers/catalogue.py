@@ -1,7 +1,7 @@
 """The relays that can be compared: how each is started and spoken to, and what it promises for its speed.
 
 Everything is in memory: no target writes a record to disk, but for `reference@sqlite`, which is there to show what
-durability costs. Every publish is acknowledged by every target. A target runs on one core.
+durability costs. Every publish is acknowledged by every peer. A target runs on one core.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.peers import bun, centrifugo, mosquitto, nats, nchan, redis
-from benchmarks.rig.processes import Cores, Server, free_port, running
-from benchmarks.throughput.targets import relay_command
 from loadtests.dialects.base import Attach, Dialect, Place
 from loadtests.dialects.centrifugo import Centrifugo
 from loadtests.dialects.mqtt import Mqtt
@@ -27,6 +23,7 @@ from loadtests.dialects.nchan import Nchan
 from loadtests.dialects.raw import Raw
 from loadtests.dialects.redis import Redis
 from loadtests.dialects.reference import Reference
+from relaymark import child
 
 VERSION_S_MAX: Final = 10.0
 _MEMORY: Final = "none: memory"
@@ -34,7 +31,7 @@ _AT_MOST_ONCE: Final = "none: what passes while away is missed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Peer:
     """A relay. `binary` None: it is not installed, see `how_to_get`.
 
     `command(binary, directory, port)` and `environment(port)` start it; `tells`: it chooses a port of its own and prints
@@ -65,13 +62,18 @@ def _promises(
     }
 
 
-def _reference(transport: str | None, store: str) -> Target:
+def _reference_command(store: str, transport: str, directory: Path) -> list[str]:
+    place = f"sqlite:{directory / 'relay.db'}" if store == "sqlite" else "memory"
+    return child("serve", "--listen", "127.0.0.1:0", "--store", place, "--transport", transport)
+
+
+def _reference(transport: str | None, store: str) -> Peer:
     variant = transport or ("sqlite" if store == "sqlite" else "")
     durable = store == "sqlite"
-    return Target(
+    return Peer(
         name=f"reference@{variant}" if variant else "reference",
         binary=sys.executable,
-        command=lambda _binary, directory, _port: relay_command(store, transport or "pump", directory),
+        command=lambda _binary, directory, _port: _reference_command(store, transport or "pump", directory),
         dialect=lambda host, _attach: Reference(Place(host=host)),
         promises=_promises(
             "on disk before it is acknowledged" if durable else _MEMORY,
@@ -84,8 +86,8 @@ def _reference(transport: str | None, store: str) -> Target:
     )
 
 
-def _redis(name: str) -> Target:
-    return Target(
+def _redis(name: str) -> Peer:
+    return Peer(
         name=name,
         binary=redis.find(name),
         command=redis.command,
@@ -95,14 +97,14 @@ def _redis(name: str) -> Target:
     )
 
 
-def all_targets() -> dict[str, Target]:
+def all_peers() -> dict[str, Peer]:
     """Return every target by name, installed or not."""
     found = [
         _reference(None, "memory"),
         _reference("trio-websocket", "memory"),
         _reference("uvloop", "memory"),
         _reference(None, "sqlite"),
-        Target(
+        Peer(
             name="nats",
             binary=nats.find(),
             command=lambda binary, directory, _port: nats.command(binary, directory),
@@ -112,7 +114,7 @@ def all_targets() -> dict[str, Target]:
             environment=lambda _port: nats.ENVIRONMENT,
             tells=True,
         ),
-        Target(
+        Peer(
             name="bun",
             binary=bun.find(),
             command=lambda binary, directory, _port: bun.command(binary, directory),
@@ -121,7 +123,7 @@ def all_targets() -> dict[str, Target]:
             how_to_get=bun.HOW_TO_GET,
             tells=True,
         ),
-        Target(
+        Peer(
             name="nchan",
             binary=nchan.find(),
             command=nchan.command,
@@ -130,7 +132,7 @@ def all_targets() -> dict[str, Target]:
             how_to_get=nchan.HOW_TO_GET,
             version=("-v",),
         ),
-        Target(
+        Peer(
             name="mosquitto",
             binary=mosquitto.find(),
             command=mosquitto.command,
@@ -141,7 +143,7 @@ def all_targets() -> dict[str, Target]:
         ),
         _redis("redis"),
         _redis("valkey"),
-        Target(
+        Peer(
             name="centrifugo",
             binary=centrifugo.find(),
             command=centrifugo.command,
@@ -154,15 +156,15 @@ def all_targets() -> dict[str, Target]:
             version=("version",),
         ),
     ]
-    return {target.name: target for target in found}
+    return {peer.name: peer for peer in found}
 
 
-def version_of(target: Target) -> str:
+def version_of(peer: Peer) -> str:
     """Return the first number with a dot that the binary tells as its version; empty if it tells none."""
-    assert target.binary is not None, "only installed targets have one"
+    assert peer.binary is not None, "only installed targets have one"
     try:
         told = subprocess.run(
-            [target.binary, *target.version],
+            [peer.binary, *peer.version],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -175,27 +177,11 @@ def version_of(target: Target) -> str:
     return found[0].decode() if found else ""
 
 
-@contextmanager
-def serving(target: Target, cores: Cores, log: Path) -> Iterator[Server]:
-    """Run a fresh server of this target, with files that are gone afterwards; its output goes to `log`.
-
-    Raises ServerError.
-    """
-    assert target.binary is not None, "only installed targets are started"
-    port = free_port()
-    with TemporaryDirectory(prefix="relaymark-") as directory:
-        # mosquitto and nginx give up root for a user who must still be able to read this.
-        Path(directory).chmod(0o755)
-        command = target.command(target.binary, Path(directory), port)
-        with running(command, cores, target.environment(port), port=None if target.tells else port, log=log) as server:
-            yield server
-
-
 def main() -> None:
     """Say what is installed, and how to get what is not."""
-    for target in all_targets().values():
-        has = f"installed {version_of(target)}" if target.binary else f"missing: {target.how_to_get}"
-        print(f"{target.name:26} {has}")
+    for peer in all_peers().values():
+        has = f"installed {version_of(peer)}" if peer.binary else f"missing: {peer.how_to_get}"
+        print(f"{peer.name:26} {has}")
 
 
 if __name__ == "__main__":
