@@ -194,8 +194,8 @@ class Xmpp:
         if b"<!" in item or b"<?" in item:
             return "the relay sent XML of a kind that XMPP forbids"
         try:
-            stanza = fromstring(item)  # noqa: S314  without declarations there are no entities to expand
-        except ParseError as error:
+            stanza = fromstring(item.decode())  # noqa: S314  without declarations there are no entities to expand
+        except (ParseError, UnicodeDecodeError) as error:
             return f"the relay sent what is no XML: {error}"
         match _local(stanza):
             case "message":

@@ -258,7 +258,7 @@ TOPIC = attach_to(RECEIVE).topic.encode()
         ("nostr", b'["CLOSED","70001","enough"]'),
         ("nostr", b'{"EVENT":1}'),
         ("xmpp", b"<message xmlns='jabber:client'>"),
-        ("xmpp", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"),
+        ("xmpp", b"<!DOCTYPE message [<!ENTITY b 'c'>]><message>&b;</message>"),
         ("xmpp", b"<message type='groupchat' from='%b@conference.localhost/a'><payload>*</payload></message>" % TOPIC),
         ("xmpp", b"<message type='groupchat' from='%b@conference.localhost/a'><payload>AA==</message>" % TOPIC),
         ("xmpp", b"<r xmlns='urn:xmpp:sm:3'/>"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,20 +29,21 @@ from tests.contracts.scripted_xmpp import OPEN, XmppServer
 ATTACH = Attach(stream=9, name=bytes(range(1, 33)), use=3, capability=b"")
 ROOM = f"{ATTACH.topic}@conference.localhost"
 NICK = f"{0x1234:016x}"
+SUBJECT = f"<message from='{ROOM}' type='groupchat'><subject/></message>"
 MUC = "http://jabber.org/protocol/muc#user"
 
 
 class Link:
     """A dialect and a server that a test speaks for once the two have come as far as `until`."""
 
-    def __init__(self, *, until: str = "joined", host: str = "127.0.0.1:1") -> None:
+    def __init__(self, *, until: str = "joined", host: str = "127.0.0.1:1", use: int = 3) -> None:
         self.dialect = Xmpp(Place(host=host), random_bits=lambda bits: 0x1234 & (1 << bits) - 1)
         self.server = XmppServer()
         self.events: list[Event] = []
         self.silent = until == "upgraded"
         self.hear(self.server.hear(self.dialect.opening()))
         if until == "joined":
-            self.hear(self.server.hear(self.dialect.subscribe(ATTACH)))
+            self.hear(self.server.hear(self.dialect.subscribe(msgspec.structs.replace(ATTACH, use=use))))
             assert self.events[-1] == Subscribed(9, None, None, False)
 
     def hear(self, data: bytes) -> list[Event]:
@@ -82,15 +84,51 @@ def presence(what: str, *codes: int, more: str = "") -> str:
     quote=st.sampled_from("'\""),
     extra=st.sampled_from(["", " xml:lang='en'", " xmlns='jabber:client'", " a='b>c'"]),
     number=st.sampled_from(["7", "x", "99999999999999999999999", "é"]),
+    use=st.sampled_from([2, 3]),
 )
-def test_both_ways_to_read_a_message_agree(sealed: bytes, quote: str, extra: str, number: str, *, mine: bool) -> None:
+def test_both_ways_to_read_a_message_agree(
+    sealed: bytes, quote: str, extra: str, number: str, use: int, *, mine: bool
+) -> None:
     sender = f"{ROOM}/{NICK if mine else 'another'}"
     text = message(sender, sealed, number=number, quote=quote, extra=extra)
-    quick, whole = Link(), Link()
+    quick, whole = Link(use=use), Link(use=use)
     found = quick.told(text)
     # An empty comment's place is taken by a space: only the parser reads `<payload >`.
     assert whole.told(text.replace("<payload>", "<payload >")) == found
-    assert found == [(9, None, None, sealed), *([Published(7, None)] if mine and number == "7" else [])]
+    delivered = [(9, None, None, sealed)] if use == 3 else []
+    assert found == [*delivered, *([Published(7, None)] if mine and number == "7" else [])]
+
+
+@given(
+    tag=st.sampled_from(["message", "presence", "iq", "features", "error", "failure", "open", "s:success", "a"]),
+    attributes=st.dictionaries(
+        st.sampled_from(["from", "type", "id", "to"]),
+        st.sampled_from(
+            [ROOM, f"{ROOM}/{NICK}", "/", "", "error", "groupchat", "unavailable", "get", "bind", "7", "²"]
+        ),
+    ),
+    inside=st.lists(
+        st.sampled_from(
+            (
+                *(
+                    "<payload/>",
+                    "<payload>&#34;,1</payload>",
+                    "<payload>AAAA</payload>",
+                    "<subject>x</subject>",
+                    "text",
+                ),
+                *("<x><status code='110'/></x>", "<status/>", "<error/>", "<error><a/></error>", "<x xmlns='y'>é</x>"),
+            )
+        )
+    ),
+    until=st.sampled_from(["upgraded", "ready", "joined"]),
+)
+def test_no_stanza_makes_it_raise(tag: str, attributes: dict[str, str], inside: list[str], until: str) -> None:
+    link = Link(until=until)
+    written = " ".join(f"{name}='{value}'" for name, value in attributes.items())
+    stanza = f"<{tag} xmlns:s='urn:ietf:params:xml:ns:xmpp-sasl' {written}>{''.join(inside)}</{tag}>"
+    events = link.told(stanza, stanza)
+    assert [at for at, event in enumerate(events) if isinstance(event, Failed)] in ([], [len(events) - 1])
 
 
 def test_what_came_before_the_subject_is_history() -> None:
@@ -113,6 +151,13 @@ def test_a_refused_room_can_not_be_published_to() -> None:
     assert link.told(presence(" type='error'", more=full)) == [Refused(0, "subscribe", 9)]
     with pytest.raises(LookupError):
         link.dialect.publish(9, 1, b"")
+    assert link.told(SUBJECT) == []
+
+
+def test_a_state_is_not_acknowledged() -> None:
+    link = Link()
+    link.hear(link.server.hear(link.dialect.publish(9, 1, b"state", durable=False)))
+    assert link.events[-1] == (9, None, None, b"state")
 
 
 def test_a_new_room_is_unlocked() -> None:
@@ -129,8 +174,7 @@ def test_a_room_can_be_entered_again_before_it_is_left() -> None:
     link.dialect.unsubscribe(9)
     link.dialect.subscribe(ATTACH)
     out, back = presence(" type='unavailable'", 110), presence("", 110)
-    subject = f"<message from='{ROOM}' type='groupchat'><subject/></message>"
-    assert link.told(out, back, subject) == [Unsubscribed(9, None), Subscribed(9, None, None, False)]
+    assert link.told(out, back, SUBJECT) == [Unsubscribed(9, None), Subscribed(9, None, None, False)]
     assert link.dialect.publish(9, 1, b"")
 
 
@@ -141,7 +185,7 @@ def test_who_is_put_out_fails() -> None:
 
 def test_others_who_come_and_go_are_nothing() -> None:
     link = Link()
-    assert link.told(presence("").replace(NICK, "another"), presence(" type='unavailable'")) == []
+    assert link.told(presence("").replace(NICK, "another"), presence(" type='unavailable'").replace(NICK, "x110")) == []
 
 
 def test_a_request_is_answered() -> None:
