@@ -172,7 +172,7 @@ def opened(address: Address, seconds: float) -> dict[str, Any]:
     running = False
     population.stop()
     _wait(lambda: performer.publisher.unacknowledged == 0)
-    population.drain()
+    population.drain(population.context.ledger.sent_log().finals())
     _wait(lambda: population.gone)
     folding.kill()
     log = population.context.ledger.sent_log()

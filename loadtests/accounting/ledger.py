@@ -29,15 +29,21 @@ Then, by kind:
   a hole like any other, and counted as `gaps` besides. Counters say of which sender and kind; where the numbers show
   more losses than the counters can (before a late joiner's first record of a sender) the kind is unknown.
 - **superseded**, **dropped** (states): holes, and the tail. A state that a newer one overtook is no loss.
-- **boundary**: sent, but not provably while the recipient was a member: before its first record of that sender, after
-  it left, or while it was away from a relay that cannot resume.
+- **missed while away**: on a relay that does not resume, what lies between the last record of a sender that came before
+  the connection ended and the first that came on the next one. So do states on every relay.
+- **under way at a cut**: missing, and its sender's connection ended before it was known to be taken, so that nobody can
+  say whose loss it is (see publisher.py for which those are).
+- **boundary**: sent, but not provably while the recipient was a member: before its first record of that sender, or
+  after it left.
 
 If the recipient was there from the start to the end, the counters see every loss there can be, wherever it happened. If
-not, the larger of the two counts is taken: a record that the relay numbered and then lost shows in both.
+not, the larger of the two counts is taken: a record that the relay numbered and then lost shows in both. No more can be
+lost than boundary, absence and cuts hide from the counters: numbers that miss more were never a record's (**phantoms**).
 
 At the end the master merges the workers' `sent_log()`, hands its `finals()` round, each worker `settle()`s, and the merged
 settlement gives the totals (loadtests/accounting/settlement.py). It reconciles if, over all records and recipients,
-sent x recipients = delivered + lost + superseded + dropped + boundary; no side of it is derived from the other.
+sent x recipients = delivered + lost + superseded + dropped + missed while away + under way + boundary; no side of it is
+derived from the other.
 
 Memory: 4 + 4 bytes a sender, recipient and stream, one interval a hole, one byte a record sent.
 """
@@ -45,11 +51,23 @@ Memory: 4 + 4 bytes a sender, recipient and stream, one interval a hole, one byt
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from loadtests.accounting.intervals import Intervals
-from loadtests.accounting.settlement import FAULTS_MAX, Final_, Finals, Line, SentLog, Settlement
+from loadtests.accounting.settlement import (
+    AWAY,
+    FAULTS_MAX,
+    HOLE,
+    TAIL,
+    UNDER_WAY,
+    Final_,
+    Finals,
+    Line,
+    SentLog,
+    Settlement,
+)
 from loadtests.sealing.records import Stamp
 
 NEW: Final = 0
@@ -108,7 +126,17 @@ class _Counters:
     `places`, shared by all recipients of the stream, says where a sender stands in the arrays.
     """
 
-    __slots__ = ("_away", "_default", "_first", "_highest", "_holes", "_outside", "_places", "complete")
+    __slots__ = (
+        "_away",
+        "_away_default",
+        "_default",
+        "_first",
+        "_highest",
+        "_holes",
+        "_left",
+        "_outside",
+        "_places",
+    )
 
     def __init__(self, places: dict[int, int], *, from_start: bool) -> None:
         self._places = places
@@ -117,9 +145,9 @@ class _Counters:
         self._holes: dict[int, Intervals] = {}
         self._outside: dict[int, Intervals] = {}  # passed by while away: neither owed nor delivered
         self._away: dict[int, int] = {}  # place -> highest before the absence, until the next of that sender comes
+        self._away_default: int | None = None  # of senders that were not heard before it; None: they are a boundary
         self._default = 0 if from_start else _UNKNOWN
-        self.complete = from_start
-        """Whether everything that is sent is owed."""
+        self._left = False
 
     def note(self, sender: int, counter: int) -> int:
         place = self._places.get(sender)
@@ -138,14 +166,15 @@ class _Counters:
         return self._unusual(place, counter, highest)
 
     def _unusual(self, place: int, counter: int, highest: int) -> int:
-        if highest == _UNKNOWN and place not in self._away:
-            self._first[place] = self._highest[place] = counter
-            return NEW
         passed = self._holes
         if highest == _UNKNOWN:
-            passed, highest = self._outside, self._away[place]
+            before = self._away.get(place, self._away_default)
+            if before is None:
+                self._first[place] = self._highest[place] = counter
+                return NEW
+            passed, highest = self._outside, before
             if counter > highest:
-                del self._away[place]
+                self._away.pop(place, None)
         if counter > highest:
             if counter > highest + 1:
                 passed.setdefault(place, Intervals()).add(highest + 1, counter - 1)
@@ -162,77 +191,121 @@ class _Counters:
                 return REORDERED
         return DUPLICATE
 
-    def leave(self) -> None:
-        """What comes from now on until the next record of a sender is not owed."""
+    def interrupt(self) -> None:
+        """The recipient was away: what came meanwhile, up to the next record of each sender, is not owed."""
         for place, highest in enumerate(self._highest):
             if highest != _UNKNOWN:
                 self._away[place] = highest
                 self._highest[place] = _UNKNOWN
+        if self._default != _UNKNOWN:
+            self._away_default = self._default
         self._default = _UNKNOWN
-        self.complete = False
 
-    def settle(self, line: Line, finals: dict[int, Final_], settlement: Settlement, own: int | None) -> tuple[int, int]:
-        """Add up boundary and missing intervals; return how many of the senders' records came, and are lost.
+    def leave(self) -> None:
+        """What comes from now on is not owed."""
+        self.interrupt()
+        self._left = True
+
+    def waits(self, finals: dict[int, Final_], own: int | None) -> bool | None:
+        """Return whether a record that is owed is still to come; None if nobody can say."""
+        unsure = False
+        for sender, final in finals.items():
+            if sender == own:
+                continue
+            place = self._places.get(sender, _UNKNOWN)
+            highest = self._highest[place] if place < len(self._highest) else self._default
+            if highest == _UNKNOWN:
+                unsure = True
+                continue
+            for _, _, is_open in _Owed(final).of(((highest + 1, final.last), *self._holes.get(place, _NONE))):
+                if not is_open:
+                    return True
+                unsure = True
+        return None if unsure else False
+
+    def settle(
+        self, line: Line, finals: dict[int, Final_], settlement: Settlement, own: int | None
+    ) -> tuple[int, int, int]:
+        """Add up boundary and missing intervals; return how many records came, are lost, and may be or not.
 
         `own`: the recipient, if its own records do not come back to it.
         """
-        came = lost = 0
-        for sender, (last, refused) in finals.items():
+        came = lost = unsure = 0
+        for sender, final in finals.items():
             place = self._places.get(sender, _UNKNOWN)
             highest = self._highest[place] if place < len(self._highest) else self._default
             if sender == own:
                 if highest not in (0, _UNKNOWN):
                     settlement.faults.add(f"sender {sender} got its own records, though the relay returns none")
                 continue
-            tail = highest != _UNKNOWN
-            if not tail:
-                if place not in self._away:
-                    settlement.boundary += last - len(refused)
+            owed, why_beyond = _Owed(final), TAIL
+            if highest == _UNKNOWN:
+                before = self._away.get(place, self._away_default)
+                if before is None:
+                    count = owed.count(((1, final.last),))
+                    settlement.boundary += count
+                    unsure += count
                     continue
-                highest = self._away[place]
-            if highest > last:
-                settlement.faults.add(f"stream {line[0]}: counter {highest} came of sender {sender}, who sent {last}")
+                highest, why_beyond = before, AWAY
+            if highest > final.last:
+                settlement.faults.add(
+                    f"stream {line[0]}: counter {highest} came of sender {sender}, who sent {final.last}"
+                )
                 continue
             first = self._first[place] if place < len(self._first) else 1
             holes, outside = self._holes.get(place, _NONE), self._outside.get(place, _NONE)
             came += highest - first + 1 - holes.count - outside.count
-            beyond = [(highest + 1, last)] if highest < last else []
-            settlement.boundary += _owed((*outside, *([] if tail else beyond), (1, first - 1)), refused)
-            for is_tail, intervals in ((False, holes), (True, beyond if tail else [])):
-                for start, stop in _without(intervals, refused):
-                    settlement.missing[*line, sender, is_tail, start, stop] += 1
-                    lost += stop - start + 1
-            for counter in refused:
+            count = owed.count(((1, first - 1), *(((highest + 1, final.last),) if self._left else ())))
+            settlement.boundary += count
+            unsure += count
+            missing = [(AWAY, outside), (HOLE, holes), (why_beyond, () if self._left else ((highest + 1, final.last),))]
+            for why, intervals in missing:
+                for start, stop, is_open in owed.of(intervals):
+                    reason = UNDER_WAY if is_open and why != AWAY else why
+                    settlement.missing[*line, sender, reason, start, stop] += 1
+                    if reason in (AWAY, UNDER_WAY):
+                        unsure += stop - start + 1
+                    else:
+                        lost += stop - start + 1
+            for counter in final.refused:
                 if first <= counter <= highest and counter not in holes and counter not in outside:
                     settlement.faults.add(f"stream {line[0]}: {counter} of sender {sender} was refused, and yet came")
                     break
         for sender, place in self._places.items():
             if place < len(self._highest) and self._highest[place] not in (0, _UNKNOWN) and sender not in finals:
                 settlement.faults.add(f"stream {line[0]}: sender {sender} was heard, but told no final counter")
-        return came, lost
+        return came, lost, unsure
 
 
 _NONE: Final = Intervals()
 
 
-def _without(intervals: Iterable[tuple[int, int]], refused: frozenset[int]) -> Iterable[tuple[int, int]]:
-    """Return `intervals` without the refused counters, which nobody is owed."""
-    if not refused:
-        return intervals
-    parts = []
-    for first, last in intervals:
-        for counter in sorted(refused):
-            if first <= counter <= last:
+class _Owed:
+    """Cuts intervals of one sender's counters into those that somebody is owed, and says whose fate is open."""
+
+    __slots__ = ("_marked", "_refused")
+
+    def __init__(self, final: Final_) -> None:
+        self._refused = final.refused
+        self._marked = sorted(final.refused | final.open)
+
+    def of(self, intervals: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+        """Yield first, last and whether the fate is open; empty intervals are left out."""
+        for first, last in intervals:
+            at = bisect_left(self._marked, first)
+            while at < len(self._marked) and self._marked[at] <= last:
+                counter = self._marked[at]
                 if first < counter:
-                    parts.append((first, counter - 1))
+                    yield first, counter - 1, False
+                if counter not in self._refused:
+                    yield counter, counter, True
                 first = counter + 1
-        if first <= last:
-            parts.append((first, last))
-    return parts
+                at += 1
+            if first <= last:
+                yield first, last, False
 
-
-def _owed(intervals: Iterable[tuple[int, int]], refused: frozenset[int]) -> int:
-    return sum(last - first + 1 for first, last in _without(intervals, refused))
+    def count(self, intervals: Iterable[tuple[int, int]]) -> int:
+        return sum(last - first + 1 for first, last, _ in self.of(intervals))
 
 
 class Account:
@@ -245,6 +318,7 @@ class Account:
         "_numbers",
         "_states",
         "_states_delivered",
+        "_trusts_numbers",
         "closed",
         "echo",
         "recipient",
@@ -252,11 +326,12 @@ class Account:
         "subscribed",
     )
 
-    def __init__(self, ledger: Ledger, recipient: int, stream: int, *, echo: bool) -> None:
+    def __init__(self, ledger: Ledger, recipient: int, stream: int, *, echo: bool, trusts_numbers: bool) -> None:
         self._ledger = ledger
         self.recipient = recipient
         self.stream = stream
         self.echo = echo
+        self._trusts_numbers = trusts_numbers
         self.closed = False
         self.subscribed = False
         """At least once."""
@@ -287,9 +362,9 @@ class Account:
                 self._numbers.restart(epoch, base)
             return
         # States that passed while the connection was away were never owed.
-        self._states.leave()
+        self._states.interrupt()
         if after is None:
-            self._counters.leave()
+            self._counters.interrupt()
         if epoch is None:
             return
         if epoch != self._numbers.epoch:
@@ -306,6 +381,10 @@ class Account:
         """The relay says that it cannot give the numbers `first` to `last`."""
         self._ledger.settlement.gaps += last - first + 1
         self._numbers.reach(last)
+
+    def own_number(self, seq: int) -> None:
+        """The relay gave this number to a record of the recipient's own, which does not come back to it."""
+        self._numbers.note(seq)
 
     def erased(self, epoch: int) -> None:
         """The stream was emptied and starts again at 1; what came before has come in order."""
@@ -375,25 +454,32 @@ class Account:
         own = None if self.echo else self.recipient
         if own is not None:
             settlement.own.add((self.stream, own))
-        came, lost = self._settle(self._counters, True, finals, settlement, own)
+        came, lost, unsure = self._settle(self._counters, True, finals, settlement, own)
         if came != self._delivered:
             settlement.faults.add(f"stream {self.stream}: {self._delivered} came, their counters say {came}")
-        came, _ = self._settle(self._states, False, finals, settlement, own)
+        came, *_ = self._settle(self._states, False, finals, settlement, own)
         if came != self._states_delivered:
             settlement.faults.add(
                 f"stream {self.stream}: {self._states_delivered} states came, their counters say {came}"
             )
-        unseen = self._numbers.lost - lost
-        if unseen > 0:
-            if self._counters.complete:
-                settlement.phantoms += unseen
-            else:
-                settlement.lost_unknown += unseen
-                settlement.boundary -= unseen
+        unseen = self._numbers.lost - lost - self._own_open(finals)
+        if unseen > 0 and self._trusts_numbers:
+            settlement.lost_unknown += min(unseen, unsure)
+            settlement.phantoms += max(0, unseen - unsure)
+
+    def _own_open(self, finals: Finals) -> int:
+        """Return how many records of its own may have got a number that nobody told it."""
+        final = finals.lines.get((self.stream, True), {}).get(self.recipient)
+        return 0 if self.echo or final is None else len(final.open)
+
+    def waits(self, finals: Finals) -> bool | None:
+        """Return whether a durable record that it is owed is still to come; None if nobody can say."""
+        own = None if self.echo else self.recipient
+        return self._counters.waits(finals.lines.get((self.stream, True), {}), own)
 
     def _settle(
         self, counters: _Counters, durable: bool, finals: Finals, settlement: Settlement, own: int | None
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         line = (self.stream, durable)
         return counters.settle(line, finals.lines.get(line, {}), settlement, own)
 
@@ -420,11 +506,19 @@ class Ledger:
         """The relay refused this record and it was given up: nobody is owed it."""
         self._sent.refuse((stream, durable), sender, counter)
 
-    def account(self, recipient: int, stream: int, *, echo: bool = True) -> Account:
-        """Return the account of a recipient in a stream. `echo` False: its own records do not come back to it."""
+    def under_way(self, sender: int, stream: int, counter: int) -> None:
+        """The sender's connection ended while this durable record was under way, and it is not sent again."""
+        self._sent.leave_open((stream, True), sender, counter)
+
+    def account(self, recipient: int, stream: int, *, echo: bool = True, trusts_numbers: bool = True) -> Account:
+        """Return the account of a recipient in a stream. `echo` False: its own records do not come back to it.
+
+        `trusts_numbers` False: the relay's numbers count records that the recipient cannot know of.
+        """
         account = self._accounts.get((recipient, stream))
         if account is None:
-            account = self._accounts[recipient, stream] = Account(self, recipient, stream, echo=echo)
+            account = Account(self, recipient, stream, echo=echo, trusts_numbers=trusts_numbers)
+            self._accounts[recipient, stream] = account
         return account
 
     def accounts(self) -> Iterable[Account]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,8 +23,28 @@ FAULTS_MAX: Final = 20
 
 Line: TypeAlias = tuple[int, bool]
 """A stream, and whether it is its durable records or its states: their counters are apart."""
-Final_: TypeAlias = tuple[int, frozenset[int]]
-"""A sender's last counter in a line, and those of its counters that nobody is owed."""
+HOLE: Final = 0
+"""Why a recipient lacks a record: later ones of its sender came."""
+TAIL: Final = 1
+"""Nothing of its sender came after it."""
+AWAY: Final = 2
+"""It passed while the recipient was away from a relay that does not resume."""
+UNDER_WAY: Final = 3
+"""Its sender's connection ended while it was under way, and it was not sent again."""
+
+
+class Final_(NamedTuple):  # noqa: N801  # `Final` is typing's
+    """What a sender sent in a line: the last counter, those that nobody is owed, those whose fate is open."""
+
+    last: int
+    refused: frozenset[int] = frozenset()
+    open: frozenset[int] = frozenset()
+
+
+class _Sent(NamedTuple):
+    kinds: bytearray
+    refused: set[int]
+    open: set[int]
 
 
 class SentLog:
@@ -33,41 +53,48 @@ class SentLog:
     __slots__ = ("_lines",)
 
     def __init__(self) -> None:
-        self._lines: dict[Line, dict[int, tuple[bytearray, set[int]]]] = {}
+        self._lines: dict[Line, dict[int, _Sent]] = {}
 
-    def _entry(self, line: Line, sender: int) -> tuple[bytearray, set[int]]:
+    def _entry(self, line: Line, sender: int) -> _Sent:
         senders = self._lines.setdefault(line, {})
         entry = senders.get(sender)
         if entry is None:
-            entry = senders[sender] = (bytearray(), set())
+            entry = senders[sender] = _Sent(bytearray(), set(), set())
         return entry
 
     def append(self, line: Line, sender: int, kind: int) -> int:
         """Log one more record and return its counter, from 1."""
-        kinds = self._entry(line, sender)[0]
+        kinds = self._entry(line, sender).kinds
         kinds.append(kind)
         return len(kinds)
 
     def refuse(self, line: Line, sender: int, counter: int) -> None:
         """Nobody is owed this record: the relay did not take it, and it was given up."""
-        self._entry(line, sender)[1].add(counter)
+        self._entry(line, sender).refused.add(counter)
+
+    def leave_open(self, line: Line, sender: int, counter: int) -> None:
+        """Nobody knows whether the relay has this record: its sender's connection ended while it was under way."""
+        self._entry(line, sender).open.add(counter)
 
     def finals(self) -> Finals:
         lines = {
-            line: {sender: (len(kinds), frozenset(refused)) for sender, (kinds, refused) in senders.items()}
+            line: {
+                sender: Final_(len(kinds), frozenset(refused), frozenset(open_))
+                for sender, (kinds, refused, open_) in senders.items()
+            }
             for line, senders in self._lines.items()
         }
         return Finals(lines)
 
     def kinds(self, line: Line, sender: int, first: int, last: int) -> Counter[int]:
         """Return how many records of each kind the counters `first` to `last` are."""
-        kinds = self._lines.get(line, {}).get(sender, (b"", set()))[0]
-        return Counter(kinds[first - 1 : last])
+        entry = self._lines.get(line, {}).get(sender)
+        return Counter() if entry is None else Counter(entry.kinds[first - 1 : last])
 
     def sent(self) -> Iterator[tuple[Line, int, Counter[int], Counter[int]]]:
         """Yield line, sender, and per kind how many were sent (refused ones apart) and refused."""
         for line, senders in self._lines.items():
-            for sender, (kinds, refused) in senders.items():
+            for sender, (kinds, refused, _) in senders.items():
                 not_taken = Counter(kinds[counter - 1] for counter in refused)
                 yield line, sender, Counter(kinds) - not_taken, not_taken
 
@@ -80,16 +107,18 @@ class SentLog:
 
     def to_wire(self) -> list[Any]:
         return [
-            [*line, sender, bytes(kinds), sorted(refused)]
+            [*line, sender, bytes(kinds), sorted(refused), sorted(open_)]
             for line, senders in self._lines.items()
-            for sender, (kinds, refused) in senders.items()
+            for sender, (kinds, refused, open_) in senders.items()
         ]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> SentLog:
         log = cls()
-        for stream, durable, sender, kinds, refused in wire:
-            log._lines.setdefault((stream, bool(durable)), {})[sender] = (bytearray(kinds), set(refused))
+        for stream, durable, sender, kinds, refused, open_ in wire:
+            log._lines.setdefault((stream, bool(durable)), {})[sender] = _Sent(
+                bytearray(kinds), set(refused), set(open_)
+            )
         return log
 
 
@@ -100,16 +129,17 @@ class Finals(msgspec.Struct, frozen=True):
 
     def to_wire(self) -> list[Any]:
         return [
-            [*line, sender, last, sorted(refused)]
+            [*line, sender, last, sorted(refused), sorted(open_)]
             for line, senders in self.lines.items()
-            for sender, (last, refused) in senders.items()
+            for sender, (last, refused, open_) in senders.items()
         ]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> Finals:
         lines: dict[Line, dict[int, Final_]] = {}
-        for stream, durable, sender, last, refused in wire:
-            lines.setdefault((stream, bool(durable)), {})[sender] = (last, frozenset(refused))
+        for stream, durable, sender, last, refused, open_ in wire:
+            final = Final_(last, frozenset(refused), frozenset(open_))
+            lines.setdefault((stream, bool(durable)), {})[sender] = final
         return cls(lines)
 
 
@@ -138,15 +168,15 @@ class Settlement:
         self.reordered: Counter[int] = Counter()
         self.late: Counter[int] = Counter()
         """The four by kind."""
-        self.missing: Counter[tuple[int, bool, int, bool, int, int]] = Counter()
-        """(stream, durable, sender, tail, first, last) -> recipients. `tail`: nothing of the sender came after it."""
+        self.missing: Counter[tuple[int, bool, int, int, int, int]] = Counter()
+        """(stream, durable, sender, why, first, last) -> recipients; why: HOLE, TAIL, AWAY or UNDER_WAY."""
         self.accounts: Counter[int] = Counter()
         """stream -> recipients that had an account in it."""
         self.own: set[tuple[int, int]] = set()
         """(stream, recipient): those to whom their own records do not come back."""
         self.boundary = 0
         self.lost_unknown = 0
-        """Losses that only the relay's numbers show: what they were, no sender's counter tells."""
+        """Losses that only the relay's numbers show; by the counters they are boundary, or one of the last two whys."""
         self.gaps = 0
         """Numbers that the relay itself reported gone."""
         self.misnumbered = 0
@@ -188,8 +218,8 @@ class Settlement:
         new = cls()
         for name in _BY_KIND:
             setattr(new, name, Counter(dict(wire[name])))
-        for stream, durable, sender, tail, first, last, count in wire["missing"]:
-            new.missing[stream, bool(durable), sender, bool(tail), first, last] = count
+        for stream, durable, sender, why, first, last, count in wire["missing"]:
+            new.missing[stream, bool(durable), sender, why, first, last] = count
         new.accounts = Counter(dict(wire["accounts"]))
         new.own = {(stream, recipient) for stream, recipient in wire["own"]}
         for name in _SUMS:
@@ -207,34 +237,26 @@ class Settlement:
             sent += taken
             refused += not_taken
             owed += Counter({kind: count * recipients for kind, count in taken.items()})
-        lost: Counter[int] = Counter()
-        superseded: Counter[int] = Counter()
-        dropped: Counter[int] = Counter()
-        for (stream, durable, sender, tail, first, last), recipients in self.missing.items():
-            target = lost if durable else dropped if tail else superseded
+        missing: dict[str, Counter[int]] = {name: Counter() for name in _MISSING}
+        for (stream, durable, sender, why, first, last), recipients in self.missing.items():
+            target = missing[_column(durable=durable, why=why)]
             for kind, count in log.kinds((stream, durable), sender, first, last).items():
                 target[kind] += count * recipients
-        by_kind = (sent, refused, lost, superseded, dropped, self.delivered, self.duplicated, self.reordered, self.late)
+        counted = {name: getattr(self, name) for name in _BY_KIND} | missing
         kinds: dict[str, KindTotals] = {}
-        for kind in sorted({kind for counter in by_kind for kind in counter}):
-            expected = self.delivered[kind] + lost[kind] + superseded[kind] + dropped[kind]
+        for kind in sorted({kind for counter in (sent, refused, *counted.values()) for kind in counter}):
+            columns = {name: counter[kind] for name, counter in counted.items()}
+            expected = sum(columns[name] for name in _EXPECTED)
+            boundary = owed[kind] - expected - columns["missed_away"] - columns["under_way"]
             kinds[KIND_NAMES[kind]] = KindTotals(
-                sent=sent[kind],
-                refused=refused[kind],
-                expected=expected,
-                delivered=self.delivered[kind],
-                lost=lost[kind],
-                duplicated=self.duplicated[kind],
-                reordered=self.reordered[kind],
-                late=self.late[kind],
-                superseded=superseded[kind],
-                dropped=dropped[kind],
-                boundary=owed[kind] - expected,
+                sent=sent[kind], refused=refused[kind], expected=expected, boundary=boundary, **columns
             )
         if self.lost_unknown:
             kinds[KIND_NAMES[0]] = KindTotals(expected=self.lost_unknown, lost=self.lost_unknown)
         # Two ways to the same figure: sent x recipients from the senders' side, everything else from the recipients'.
-        accounted = sum((lost + superseded + dropped + self.delivered).values()) + self.boundary + self.lost_unknown
+        accounted = (
+            sum(self.delivered.values()) + sum(sum(counter.values()) for counter in missing.values()) + self.boundary
+        )
         faults = sorted(self.faults)
         if sum(owed.values()) != accounted:
             faults.append(f"{sum(owed.values())} records x recipients were sent, {accounted} are accounted for")
@@ -249,15 +271,27 @@ class Settlement:
 
 
 _BY_KIND: Final = ("delivered", "duplicated", "reordered", "late")
+_MISSING: Final = ("lost", "superseded", "dropped", "missed_away", "under_way")
+_EXPECTED: Final = ("delivered", "lost", "superseded", "dropped")
 _SUMS: Final = ("boundary", "lost_unknown", "gaps", "misnumbered", "phantoms")
+
+
+def _column(*, durable: bool, why: int) -> str:
+    """Return what a missing record is counted as. A state that a newer one overtook is no loss."""
+    if why == AWAY:
+        return "missed_away"
+    if why == UNDER_WAY:
+        return "under_way"
+    return "lost" if durable else "superseded" if why == HOLE else "dropped"
 
 
 class KindTotals(msgspec.Struct, frozen=True, kw_only=True):
     """One kind's row. All but `sent` and `refused` count records x recipients.
 
     durable: expected = delivered + lost; states: expected = delivered + superseded + dropped. `reordered` and `late` are
-    among the delivered; `duplicated` are further copies; `boundary` was sent, but not while the recipient was provably
-    a member.
+    among the delivered; `duplicated` are further copies. Not expected, though sent: `boundary`, not while the recipient
+    was provably a member; `missed_away`, while it was away from a relay that does not resume; `under_way`, when its
+    sender's connection ended.
     """
 
     sent: int = 0
@@ -271,12 +305,14 @@ class KindTotals(msgspec.Struct, frozen=True, kw_only=True):
     superseded: int = 0
     dropped: int = 0
     boundary: int = 0
+    missed_away: int = 0
+    under_way: int = 0
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger of a run, for the result and the verdict. `kinds` by name; "unknown" has losses of no known kind.
 
-    Where it has some, as many of the other kinds' `boundary` are those; the `boundary` here is without them.
+    Where it has some, as many of the other kinds' `boundary`, `missed_away` or `under_way` are those.
     """
 
     kinds: dict[str, KindTotals]

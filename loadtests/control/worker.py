@@ -112,7 +112,7 @@ class LoadWorker:
 
     def _settle(self, finals: Finals) -> None:
         population = self.population
-        population.drain()
+        population.drain(finals)
         if not _wait_for(lambda: population.gone, self._settings.drain_s):
             population.count_the_rest_as_late()
             _wait_for(lambda: population.gone, LATE_S)

@@ -232,7 +232,9 @@ class Link:
         if isinstance(event, State):
             self._recipient.state(event, now_ns)
         elif isinstance(event, Published):
-            self._publisher.acknowledged(event.id, now_ns)
+            stream = self._publisher.acknowledged(event.id, now_ns)
+            if stream is not None and event.seq is not None:
+                self._recipient.own_number(stream, event.seq)
         elif isinstance(event, Reply):
             self._send(event.data)
         elif isinstance(event, Ready):

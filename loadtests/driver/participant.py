@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from loadtests.accounting.settlement import Finals
 from loadtests.driver.context import Context
 from loadtests.driver.link import Link
 from loadtests.driver.publisher import Due, Publisher
@@ -141,6 +142,12 @@ class Participant:
             self.recipient.left = set()
         for link in self.links:
             link.leave()
+
+    def waits(self, finals: Finals, since_ns: int, silent_ns: int) -> bool:
+        """Return whether something is still to come. Where nobody can say, it is taken to be until nothing has come
+        since `silent_ns`, which is to be after `since_ns`."""
+        waits = self.recipient.waits(finals)
+        return max(self.recipient.came_ns, since_ns) > silent_ns if waits is None else waits
 
     @property
     def gone(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.room_spread import FanoutNotes
 from loadtests.settings import SUITES, Settings
 
+POLL_NS: Final = 50_000_000
+SILENCE_NS: Final = 300_000_000
+"""Who cannot know whether more is to come leaves when nothing has come for so long."""
 GC_THRESHOLD: Final = 200_000
 """A collection looks at what was made since the freeze only; the records of the hot path are no cycles."""
 
@@ -132,18 +136,47 @@ class Population:
         self.phase.quiet = True
         return self.context.ledger.sent_log()
 
-    def drain(self) -> None:
-        """Every recipient unsubscribes; the relay's answer comes after all that it owed."""
+    def drain(self, finals: Finals) -> None:
+        """Every recipient unsubscribes: at once where the relay's numbers say what it owes, and sends before its answer.
+
+        Elsewhere each does when it has all that the senders' final counters tell, or nobody can say and nothing comes.
+        """
         self.phase.draining = True
+        if self.context.features.numbers:
+            self.leave_all()
+        else:
+            now_ns = monotonic_ns()
+            self._leave_when_served(finals, list(self.participants.values()), now_ns, 0, now_ns)
+
+    def _leave_when_served(
+        self, finals: Finals, there: list[Participant], since_ns: int, _due_ns: int, now_ns: int
+    ) -> None:
+        if self.phase.over:
+            return
+        still = []
+        for participant in there:
+            if participant.waits(finals, since_ns, now_ns - SILENCE_NS):
+                still.append(participant)
+            else:
+                participant.leave()
+        if still:
+            # A look at everybody takes a while: no more than a tenth of the time.
+            pause_ns = max(POLL_NS, 10 * (monotonic_ns() - now_ns))
+            self.context.loop.at(now_ns + pause_ns, partial(self._leave_when_served, finals, still, since_ns))
+
+    def leave_all(self) -> None:
         for participant in self.participants.values():
-            participant.leave()
+            if not participant.leaving:
+                participant.leave()
 
     @property
     def gone(self) -> bool:
         return all(participant.gone for participant in self.participants.values())
 
     def count_the_rest_as_late(self) -> None:
+        """The time to drain is over."""
         self.context.ledger.drained()
+        self.leave_all()
 
     def settle(self, finals: Finals) -> dict[str, Any]:
         """End every account and return the settlement for the master."""

@@ -206,15 +206,17 @@ class Publisher:
 
     # -- what becomes of it --------------------------------------------------------------------------
 
-    def acknowledged(self, id_: int, now_ns: int) -> None:
-        """Note that the relay has a record."""
+    def acknowledged(self, id_: int, now_ns: int) -> int | None:
+        """Note that the relay has a record; return its stream, None if it was not waited for."""
         pending = self._pending.pop(id_, None)
-        if pending is not None:
-            if self._timed:
-                self._context.meters.acked[pending.kind](now_ns - pending.sent_ns)
-            self._context.counts.acknowledged[pending.kind] += 1
-            if self._backlog:
-                self._flush_backlog()
+        if pending is None:
+            return None
+        if self._timed:
+            self._context.meters.acked[pending.kind](now_ns - pending.sent_ns)
+        self._context.counts.acknowledged[pending.kind] += 1
+        if self._backlog:
+            self._flush_backlog()
+        return pending.stream
 
     def refused(self, event: Refused, now_ns: int) -> None:
         """Repeat a record that the relay refused for the moment, give up another."""
@@ -244,7 +246,7 @@ class Publisher:
         for id_, pending in list(self._pending.items()):
             if pending.stream in streams:
                 del self._pending[id_]
-                self._context.counts.count("under way at a cut")
+                self._context.ledger.under_way(self._index, pending.stream, pending.counter)
 
     def resume(self) -> None:
         """The participant is attached, for the first time or again: send what waits."""

@@ -7,6 +7,7 @@ from time import monotonic_ns
 from typing import Final, NamedTuple
 
 from loadtests.accounting.ledger import Account
+from loadtests.accounting.settlement import Finals
 from loadtests.dialects.base import Delivered, Erased, Gap, State, Subscribed, Unsubscribed
 from loadtests.driver.context import Context
 from loadtests.driver.publisher import Publisher
@@ -80,7 +81,10 @@ class Recipient:
         opener = context.credentials.opener(stream, self._index, peer)
         # A relay that has one connection a stream and direction cannot know whose the publishing one is.
         echo = features.echoes or features.one_stream
-        account = self.accounts[stream] = context.ledger.account(self._index, stream, echo=echo)
+        # Numbers count its own records, too: it must get them back, or be told their numbers.
+        account = self.accounts[stream] = context.ledger.account(
+            self._index, stream, echo=echo, trusts_numbers=echo or features.acknowledges
+        )
         self._inbound[stream] = _Inbound(opener.stamp, opener, account, rule, context.fanout_step(stream))
         self._till = self._till or context.credentials.till(stream, self._index)
 
@@ -104,6 +108,18 @@ class Recipient:
         account.joined(event.epoch, event.head, after, from_start=not self._phase.started)
         if after is not None and event.head is not None and account.resume[1] < event.head:
             self._catching[event.stream] = event.head
+
+    def own_number(self, stream: int, seq: int) -> None:
+        """The relay took one of the participant's own records, and gave it this number."""
+        account = self.accounts.get(stream)
+        if account is not None and not account.echo:
+            account.own_number(seq)
+            self._catch_up(stream, seq, self.came_ns)
+
+    def waits(self, finals: Finals) -> bool | None:
+        """Return whether a record is still to come; None if nobody can say."""
+        told = [account.waits(finals) for account in self.accounts.values()]
+        return True if True in told else None if None in told else False
 
     def interrupt(self, streams: list[int]) -> None:
         """The connection that brought `streams` ended."""

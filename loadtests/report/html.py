@@ -46,6 +46,8 @@ _TERMS: Final = {
     "p99": "99 of 100 deliveries took no longer. Read from merged histograms, never averaged from other percentiles.",
     "lost": "Owed to a recipient and not there at the end of the drain. The ledger counts; it does not estimate.",
     "boundary": "Sent while the recipient was joining or leaving: owed to nobody, so neither delivered nor lost.",
+    "missed away": "Sent while the recipient was cut off from a relay that does not resume, which promises none of it.",
+    "under way": "Missing, and its sender's connection ended before it was known to be taken: nobody knows its fate.",
     "superseded, dropped": "States such as typing: replaced by a newer one before delivery, or never delivered. How"
     " old a state was when its recipient got it is its delivery time.",
     "invalid": "One of the checks on the generator failed, so the figures may show the generator instead of the relay.",

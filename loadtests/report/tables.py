@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loadtests.measuring.series import parse_series_name
 from loadtests.report.words import NONE, WRONG_COLUMNS, duration, kinds_of, number, percent, size
-from loadtests.results.schema import LedgerColumns, Result, Summary, ThresholdOutcome, Usage
+from loadtests.results.schema import UNEXPECTED_COLUMNS, LedgerColumns, Result, Summary, ThresholdOutcome, Usage
 
 
 class Wrong(str):
@@ -72,12 +72,12 @@ def ledger(result: Result) -> Table:
     shown = [
         column
         for column in columns
-        if column not in ("boundary", "superseded", "dropped")
+        if column not in (*UNEXPECTED_COLUMNS, "superseded", "dropped")
         or any(getattr(kind.ledger, column) for kind in result.kinds.values())
     ]
     return Table(
         caption="Where every record went: sent once, then counted for each of its recipients",
-        head=("kind", "sent", *shown),
+        head=("kind", "sent", *(column.replace("_", " ") for column in shown)),
         rows=[
             [name, number(kind.ledger.sent), *ledger_cells(kind.ledger, shown)] for name, kind in result.kinds.items()
         ],

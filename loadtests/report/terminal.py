@@ -16,7 +16,7 @@ from rich.text import Text
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import parse_series_name
-from loadtests.results.schema import Attempts, LedgerColumns, Result, Summary, Usage
+from loadtests.results.schema import UNEXPECTED_COLUMNS, Attempts, LedgerColumns, Result, Summary, Usage
 
 PLAIN_EVERY_NS: Final = 5_000_000_000
 """A line every five seconds where lines stay."""
@@ -181,10 +181,10 @@ def _ledger(result: Result) -> Table:
     shown = [
         column
         for column in columns
-        if column not in ("boundary", "superseded", "dropped")
+        if column not in (*UNEXPECTED_COLUMNS, "superseded", "dropped")
         or any(getattr(kind.ledger, column) for kind in result.kinds.values())
     ]
-    table = _table("ledger", "sent", *shown)
+    table = _table("ledger", "sent", *(column.replace("_", " ") for column in shown))
     for name, kind in result.kinds.items():
         cells = [Text(_number(kind.ledger.sent))]
         for column in shown:

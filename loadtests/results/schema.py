@@ -77,6 +77,14 @@ class LedgerColumns(Struct, frozen=True, kw_only=True):
     """Ephemeral: replaced by a newer state before it was delivered."""
     dropped: int = 0
     """Ephemeral: never delivered, though no newer state took its place."""
+    missed_away: int = 0
+    """Sent while the recipient was away from a relay that does not resume; of states, from any relay."""
+    under_way: int = 0
+    """Missing, and under way when its sender's connection ended: nobody knows whether the relay had it."""
+
+
+UNEXPECTED_COLUMNS: Final = ("boundary", "missed_away", "under_way")
+"""Columns of what no relay owed: beside `expected`, and left out of a table where they are empty."""
 
 
 class KindFigures(Struct, frozen=True, kw_only=True):

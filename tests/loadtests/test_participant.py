@@ -330,7 +330,7 @@ def test_a_refusal_that_may_pass_is_repeated_and_another_is_given_up(stage: Stag
     assert stage.words.count("1001") == 1
     assert stage.context.counts.refused[Kind.MESSAGE] == 1
     finals = stage.context.ledger.sent_log().finals()
-    assert finals.lines[STREAM, True][0] == (2, frozenset({2}))
+    assert finals.lines[STREAM, True][0] == (2, frozenset({2}), frozenset())
 
 
 def test_a_refused_state_is_not_taken_for_a_record_with_that_id(stage: Stage) -> None:
@@ -440,7 +440,7 @@ def test_in_the_end_it_leaves_and_its_account_reconciles(stage: Stage) -> None:
     sealed = stage.dialect.sealed[1000]
     stage.tell(Published(1000, 1), (STREAM, 1, None, sealed))
     stage.population.stop()
-    stage.population.drain()
+    stage.population.drain(stage.context.ledger.sent_log().finals())
     assert stage.words[-2:] == ["unsubscribe", "0"]
     assert not stage.participant.gone
     stage.tell(Unsubscribed(STREAM, 1))
@@ -455,7 +455,7 @@ def test_in_the_end_it_leaves_and_its_account_reconciles(stage: Stage) -> None:
 def test_who_comes_back_while_all_leave_gets_what_it_missed_first(stage: Stage) -> None:
     stage.join()
     stage.link.closed("reset", stage.loop.now_ns)
-    stage.population.drain()
+    stage.population.drain(stage.context.ledger.sent_log().finals())
     assert not stage.participant.gone
     stage.loop.advance(stage.loop.now_ns + 3 * RETRY_NS_MIN)
     stage.join(head=1)
