@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from loadtests.dialects.base import Attach
-from tests.contracts.over_websocket import OverWebSocket
+from loadtests.dialects.check.scripted_end import OverWebSocket
 
 
 class JetStreamServer(OverWebSocket):

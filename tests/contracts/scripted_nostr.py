@@ -10,7 +10,7 @@ from typing import Any
 from coincurve import PrivateKey, PublicKeyXOnly
 
 from loadtests.dialects.base import Attach
-from tests.contracts.over_websocket import OverWebSocket
+from loadtests.dialects.check.scripted_end import OverWebSocket
 
 WRITER = PrivateKey(bytes(31) + b"\x07")
 

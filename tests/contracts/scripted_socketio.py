@@ -6,7 +6,7 @@ import json
 import re
 
 from loadtests.dialects.base import Attach
-from tests.contracts.over_websocket import OverWebSocket
+from loadtests.dialects.check.scripted_end import OverWebSocket
 
 PACKET = re.compile(rb"4([25])(?:(\d+)-)?(\d*)(\[.*\])")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtests.dialects.base import Attach
-from tests.contracts.over_websocket import OverWebSocket
+from loadtests.dialects.check.scripted_end import OverWebSocket
 
 
 class StompServer(OverWebSocket):

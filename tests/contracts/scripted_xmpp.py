@@ -6,7 +6,7 @@ from base64 import b64decode, b64encode
 from xml.etree.ElementTree import Element, fromstring
 
 from loadtests.dialects.base import Attach
-from tests.contracts.over_websocket import OverWebSocket
+from loadtests.dialects.check.scripted_end import OverWebSocket
 
 NAMES = {
     "framing": "urn:ietf:params:xml:ns:xmpp-framing",

@@ -1,230 +1,90 @@
-"""What every dialect must do, whatever relay it speaks to. A new one is added in scripted_relays.MAKE."""
+"""What every dialect must do, whatever relay it speaks to. A new one is added in scripted_relays.MAKE.
+
+The contract is loadtests/dialects/check, as `relaymark dialect check` makes it; here are its properties over any splits
+and bytes, the golden bytes, and what single protocols can get wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.dialects.base import (
-    Attach,
-    Closed,
-    Dialect,
-    Event,
-    Failed,
-    Published,
-    Ready,
-    Reply,
-    Subscribed,
-    Unsubscribed,
+from loadtests.dialects.base import Failed, Published, Reply, Subscribed, Unsubscribed
+from loadtests.dialects.check.contract import CHECKS, Check, missing
+from loadtests.dialects.check.conversation import (
+    PUBLISH,
+    RECEIVE,
+    STREAM,
+    Conversation,
+    attach_to,
+    briefly,
+    publishing,
+    receiving,
+    told_again,
 )
-from tests.contracts.over_websocket import OverWebSocket
-from tests.contracts.scripted_redis import RedisServer
-from tests.contracts.scripted_redis_streams import RedisStreamsServer
-from tests.contracts.scripted_relays import MAKE, connection
+from loadtests.dialects.check.scripted_end import OverWebSocket
+from loadtests.dialects.check.wire import frame, takes
+from tests.contracts.scripted_relays import MAKE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DATE = re.compile(rb"Date: [^\r]*\r\n")
-STREAM = 70_001
-SEALED = b"\x01\x01" + bytes(range(254))
-LONG = b"\x01\x01\r\n" + bytes(40_000)
-RECEIVE, PUBLISH = 1, 2
-OVER_WEBSOCKET = [name for name, (_, relay) in MAKE.items() if relay not in (RedisServer, RedisStreamsServer)]
 ONE_STREAM = ("nchan", "redis-streams")
 NUMBERED = ("reference", "jetstream", "redis-streams")
+NOT_OVER_WEBSOCKET = ("redis", "redis-streams")
 
 every = pytest.mark.parametrize("name", MAKE)
 
 
-def attach_to(use: int) -> Attach:
-    return Attach(stream=STREAM, name=bytes(range(1, 33)), use=use, capability=b"c")
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, id=f"{name}: {check.name}")
+        for name, subject in MAKE.items()
+        for check in CHECKS
+        if missing(subject, check) is None
+    ],
+)
+def test_the_contract(name: str, check: Check) -> None:
+    check.run(MAKE[name], Random(1))
 
 
-class Conversation:
-    """A dialect and its relay; what each said, and every event. Replies are sent at once, as the event loop does."""
-
-    def __init__(self, name: str, use: int) -> None:
-        relay = MAKE[name][1]
-        self.attach = attach_to(use)
-        self.dialect: Dialect = connection(name, self.attach)
-        self.relay: OverWebSocket | RedisServer = relay()
-        self.lines: list[tuple[str, bytes]] = []
-        self.events: list[Event] = []
-
-    def joined(self) -> Conversation:
-        self.say(self.dialect.opening())
-        self.say(self.dialect.subscribe(self.attach))
-        return self
-
-    def say(self, data: bytes) -> None:
-        self.lines.append(("client", data))
-        answer = self.relay.hear(data)
-        if answer:
-            self.hear(answer)
-
-    def hear(self, data: bytes) -> None:
-        self.lines.append(("relay", data))
-        events = self.dialect.receive(data)
-        self.events += events
-        for event in events:
-            if isinstance(event, Reply) and not any(isinstance(one, Closed | Failed) for one in events):
-                self.say(event.data)
-
-    @property
-    def told(self) -> list[Event]:
-        return [event for event in self.events if not isinstance(event, Reply)]
-
-
-def receiving(name: str) -> Conversation:
-    """A whole connection that receives."""
-    conversation = Conversation(name, RECEIVE).joined()
-    for sealed in (SEALED, LONG, SEALED):
-        conversation.hear(conversation.relay.deliver(conversation.attach, sealed))
-    conversation.say(conversation.dialect.unsubscribe(STREAM))
-    return conversation
-
-
-def publishing(name: str) -> Conversation:
-    """A whole connection that publishes."""
-    conversation = Conversation(name, PUBLISH).joined()
-    dialect = conversation.dialect
-    conversation.say(dialect.publish(STREAM, 12, SEALED) + dialect.publish(STREAM, 13, LONG))
-    conversation.say(dialect.publish(STREAM, 14, SEALED))
-    return conversation
-
-
-@every
-def test_a_subscriber_gets_what_is_delivered_in_order(name: str) -> None:
-    conversation = receiving(name)
-    ready, subscribed, *delivered, left = conversation.told
-    assert isinstance(ready, Ready)
-    assert isinstance(subscribed, Subscribed)
-    assert subscribed.stream == STREAM
-    assert [event[3] for event in delivered if type(event) is tuple] == [SEALED, LONG, SEALED]  # type: ignore[misc]
-    assert len(delivered) == 3
-    numbered = conversation.dialect.features.numbers
-    assert [event[1] for event in delivered] == ([1, 2, 3] if numbered else [None] * 3)  # type: ignore[misc]
-    assert left == Unsubscribed(STREAM, 3 if numbered else None)
-    assert (subscribed.epoch, subscribed.head) == ((77, 0) if numbered else (None, None))
-
-
-@every
-def test_a_publisher_gets_an_acknowledgement_of_each_record(name: str) -> None:
-    conversation = publishing(name)
-    ready, subscribed, *published = conversation.told
-    assert isinstance(ready, Ready)
-    assert isinstance(subscribed, Subscribed)
-    assert [(type(event), event.id) for event in published if isinstance(event, Published)] == [
-        (Published, 12),
-        (Published, 13),
-        (Published, 14),
-    ]
-    assert len(published) == 3
+def test_the_contract_is_made_as_a_whole_where_it_can_be() -> None:
+    left_out = {(name, check.name) for name, subject in MAKE.items() for check in CHECKS if missing(subject, check)}
+    over_websocket = [check.name for check in CHECKS if "WebSocket" in check.needs]
+    assert left_out == {
+        *((name, "one connection may receive and publish") for name in ONE_STREAM),
+        *((name, check) for name in NOT_OVER_WEBSOCKET for check in over_websocket),
+    }
 
 
 @every
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2**20), max_size=12), subscriber=st.booleans())
 def test_any_split_of_the_bytes_gives_the_same_events(name: str, cuts: list[int], *, subscriber: bool) -> None:
-    whole = receiving(name) if subscriber else publishing(name)
-    dialect = connection(name, whole.attach)
-    events: list[Event] = []
-    calls = _calls(dialect, whole.attach, subscriber=subscriber)
-    dialect.opening()
-    for who, data in whole.lines[1:]:
-        if who == "client":
-            # The calls that made these bytes, at the same places; replies are no calls.
-            if data not in [event.data for event in events if isinstance(event, Reply)]:
-                assert next(calls)() == data
-            continue
-        edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-        for start, stop in pairwise(edges):
-            events += dialect.receive(data[start:stop])
-    assert events == whole.events
-
-
-def _calls(dialect: Dialect, attach: Attach, *, subscriber: bool) -> Iterator[Callable[[], bytes]]:
-    yield lambda: dialect.subscribe(attach)
-    if subscriber:
-        yield lambda: dialect.unsubscribe(STREAM)
-    else:
-        yield lambda: dialect.publish(STREAM, 12, SEALED) + dialect.publish(STREAM, 13, LONG)
-        yield lambda: dialect.publish(STREAM, 14, SEALED)
-
-
-@every
-def test_deliveries_in_one_read_are_all_told(name: str) -> None:
-    conversation = Conversation(name, RECEIVE).joined()
-    before = len(conversation.events)
-    deliver = conversation.relay.deliver
-    conversation.hear(b"".join(deliver(conversation.attach, SEALED) for _ in range(100)))
-    delivered = [event for event in conversation.events[before:] if type(event) is tuple]
-    assert [event[3] for event in delivered] == [SEALED] * 100  # type: ignore[misc]
-
-
-@every
-def test_calls_before_their_time_raise(name: str) -> None:
-    attach = attach_to(RECEIVE)
-    dialect = connection(name, attach)
-    for call in (
-        lambda: dialect.subscribe(attach),
-        lambda: dialect.publish(STREAM, 1, SEALED),
-        lambda: dialect.ack(STREAM, 1),
-        lambda: dialect.unsubscribe(STREAM),
-    ):
-        with pytest.raises(LookupError):
-            call()
-
-
-@every
-def test_nothing_can_be_published_after_leaving(name: str) -> None:
-    conversation = receiving(name)
-    with pytest.raises(LookupError):
-        conversation.dialect.publish(STREAM, 1, SEALED)
-
-
-@every
-def test_a_relay_that_breaks_the_protocol_fails_once(name: str) -> None:
-    # nchan has no form that a delivery could break; its publishers expect lines of text.
-    conversation = Conversation(name, PUBLISH if name == "nchan" else RECEIVE).joined()
-    deliver = conversation.relay.deliver
-    good = b"" if name == "nchan" else deliver(conversation.attach, SEALED)
-    nonsense = conversation.relay.nonsense()
-    events = conversation.dialect.receive(good + nonsense + good)
-    assert [type(event) for event in events if type(event) is not Reply] == [*([tuple] if good else []), Failed]
-    assert isinstance(events[-1], Failed)
-    assert events[-1].text
-    assert conversation.dialect.receive(good) == []
+    whole = receiving(MAKE[name]) if subscriber else publishing(MAKE[name])
+    assert told_again(MAKE[name], whole, cuts) == whole.events
 
 
 @every
 @settings(max_examples=40, deadline=None)
 @given(data=st.binary(min_size=1, max_size=300), cut=st.integers(0, 300))
 def test_no_bytes_make_it_raise(name: str, data: bytes, cut: int) -> None:
-    for conversation in (Conversation(name, RECEIVE), Conversation(name, RECEIVE).joined()):
-        events = conversation.dialect.receive(data[:cut]) + conversation.dialect.receive(data[cut:])
-        ends = [at for at, event in enumerate(events) if isinstance(event, Closed | Failed)]
-        assert ends in ([], [len(events) - 1])
+    for conversation in (Conversation(MAKE[name], RECEIVE), Conversation(MAKE[name], RECEIVE).joined()):
+        takes(conversation.dialect, data, cut)
 
 
-@pytest.mark.parametrize("name", OVER_WEBSOCKET)
+@pytest.mark.parametrize("name", [name for name in MAKE if name not in NOT_OVER_WEBSOCKET])
 @settings(max_examples=40, deadline=None)
-@given(message=st.binary(max_size=200), cut=st.integers(0, 200))
-def test_no_message_makes_it_raise(name: str, message: bytes, cut: int) -> None:
-    conversation = Conversation(name, RECEIVE).joined()
-    assert isinstance(conversation.relay, OverWebSocket)
-    framed = b"\x82" + (bytes((len(message),)) if len(message) < 126 else b"\x7e" + len(message).to_bytes(2, "big"))
-    data = framed + message
-    events = conversation.dialect.receive(data[:cut]) + conversation.dialect.receive(data[cut:])
-    ends = [at for at, event in enumerate(events) if isinstance(event, Failed)]
-    assert ends in ([], [len(events) - 1])
+@given(message=st.binary(max_size=200), opcode=st.sampled_from((1, 2)), cut=st.integers(0, 200))
+def test_no_message_makes_it_raise(name: str, message: bytes, opcode: int, cut: int) -> None:
+    takes(Conversation(MAKE[name], RECEIVE).joined().dialect, frame(message, opcode), cut)
 
 
 TOPIC = attach_to(RECEIVE).topic.encode()
@@ -265,57 +125,16 @@ TOPIC = attach_to(RECEIVE).topic.encode()
     ],
 )
 def test_the_words_of_a_protocol_in_a_wrong_form_fail(name: str, message: bytes) -> None:
-    conversation = Conversation(name, RECEIVE).joined()
-    relay = conversation.relay
-    if isinstance(relay, OverWebSocket):
-        relay.say(message)
-        message = b"".join(relay.websocket.data_to_send())
+    conversation = Conversation(MAKE[name], RECEIVE).joined()
+    if isinstance(conversation.end, OverWebSocket):
+        message = frame(message, 2)
     assert [type(event) for event in conversation.dialect.receive(message) if type(event) is not Reply] == [Failed]
 
 
-@pytest.mark.parametrize("name", OVER_WEBSOCKET)
-def test_pings_are_answered_and_a_close_ends_it(name: str) -> None:
-    conversation = Conversation(name, RECEIVE).joined()
-    relay = conversation.relay
-    assert isinstance(relay, OverWebSocket)
-    (pong,) = conversation.dialect.receive(relay.ping())
-    assert isinstance(pong, Reply)
-    relay.websocket.receive_data(pong.data)
-    (heard,) = relay.websocket.events_received()
-    assert heard.data == b"there?"  # type: ignore[union-attr]
-    late = relay.deliver(conversation.attach, SEALED)
-    reply, closed = conversation.dialect.receive(relay.close())
-    assert closed == Closed(1001, "going")
-    assert isinstance(reply, Reply)
-    assert conversation.dialect.receive(late) == []
-
-
-@pytest.mark.parametrize("name", OVER_WEBSOCKET)
-def test_our_own_close_is_not_answered_again(name: str) -> None:
-    conversation = Conversation(name, RECEIVE).joined()
-    before = len(conversation.events)
-    conversation.say(conversation.dialect.close())
-    assert conversation.events[before:] == [Closed(1000, "")]
-
-
-@pytest.mark.parametrize("name", OVER_WEBSOCKET)
-def test_a_refused_upgrade_is_named(name: str) -> None:
-    conversation = Conversation(name, RECEIVE)
-    (failed,) = conversation.dialect.receive(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-    assert isinstance(failed, Failed)
-    assert "403 Forbidden" in failed.text
-
-
-@pytest.mark.parametrize("name", [name for name in MAKE if name not in ONE_STREAM])
-def test_one_connection_may_do_both(name: str) -> None:
-    conversation = Conversation(name, RECEIVE | PUBLISH).joined()
-    conversation.say(conversation.dialect.publish(STREAM, 5, SEALED))
-    conversation.hear(conversation.relay.deliver(conversation.attach, LONG))
-    published, delivered = conversation.told[-2:]
-    assert isinstance(published, Published)
-    assert published.id == 5
-    assert type(delivered) is tuple
-    assert delivered[3] == LONG  # type: ignore[misc]
+def test_nchan_acknowledges_in_its_own_words() -> None:
+    dialect = Conversation(MAKE["nchan"], PUBLISH).joined().dialect
+    dialect.publish(STREAM, 1, b"")
+    assert [type(event) for event in dialect.receive(frame(b"queued: 1", 1))] == [Reply, Failed]
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "reference"])
@@ -327,8 +146,8 @@ def test_golden_conversations(name: str) -> None:
 
 def conversations(name: str) -> dict[str, list[list[str]]]:
     return {
-        what: [[who, DATE.sub(b"", data).hex()] for who, data in conversation.lines]
-        for what, conversation in (("receiving", _short(name, RECEIVE)), ("publishing", _short(name, PUBLISH)))
+        what: [[one.who, DATE.sub(b"", one.data).hex()] for one in briefly(MAKE[name], use).said]
+        for what, use in (("receiving", RECEIVE), ("publishing", PUBLISH))
     }
 
 
@@ -339,21 +158,18 @@ def write_golden(name: str) -> None:
     (GOLDEN / f"dialect_{name}.json").write_text(f"{content}\n")
 
 
-def _short(name: str, use: int) -> Conversation:
-    conversation = Conversation(name, use).joined()
-    if use == RECEIVE:
-        conversation.hear(conversation.relay.deliver(conversation.attach, SEALED))
-        conversation.say(conversation.dialect.unsubscribe(STREAM))
-    else:
-        conversation.say(conversation.dialect.publish(STREAM, 12, SEALED))
-    conversation.say(conversation.dialect.close())
-    return conversation
-
-
 @every
 def test_features_are_said(name: str) -> None:
-    features = MAKE[name][0].features
+    features = MAKE[name].dialect.features
     assert features.acknowledges
     said = msgspec.structs.asdict(features)
     assert said["numbers"] is said["resumes"] is (name in NUMBERED)
     assert said["one_stream"] is (name in ONE_STREAM)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_numbers_are_the_relays_own(name: str) -> None:
+    told = receiving(MAKE[name]).told
+    assert told[1] == Subscribed(STREAM, 77, 0, told[1].recovered)  # type: ignore[union-attr]
+    assert told[-1] == Unsubscribed(STREAM, 3)
+    assert [event.seq for event in publishing(MAKE[name]).told if isinstance(event, Published)] == [1, 2, 3]

@@ -1,0 +1,154 @@
+"""What every dialect makes of the bytes: cut anywhere, broken, or about the connection itself."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+from loadtests.dialects.base import Closed, Dialect, Failed, Reply
+from loadtests.dialects.check.conversation import (
+    RECEIVE,
+    SEALED,
+    Broken,
+    Conversation,
+    Subject,
+    attach_to,
+    briefly,
+    called,
+    connection,
+    publishing,
+    received,
+    receiving,
+    show,
+    text_of,
+    told_again,
+)
+from loadtests.dialects.check.scripted_end import OverWebSocket
+
+SPLITS: Final = 25
+NONSENSE: Final = (
+    b"",
+    b"\x00",
+    b"\xff\xfe\xfd",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"',
+    b"[" * 5_000,
+    b"1e999",
+    b"\r\n\r\n",
+    b"+OK\r\n",
+)
+
+
+def any_split_gives_the_same_events(subject: Subject, random: Random) -> None:
+    for make in (receiving, publishing):
+        whole = make(subject)
+        for _ in range(SPLITS):
+            same_events(subject, whole, [random.randrange(2**20) for _ in range(random.randrange(12))])
+    same_events(subject, briefly(subject, RECEIVE), range(2**12))  # each byte on its own
+
+
+def same_events(subject: Subject, whole: Conversation, cuts: list[int] | range) -> None:
+    """Raise Broken if the conversation gives other events where what the relay said is cut at `cuts`."""
+    events = told_again(subject, whole, cuts)
+    if events == whole.events:
+        return
+    pairs = zip([*events, None], [*whole.events, None], strict=False)
+    at = next(number for number, (one, other) in enumerate(pairs) if one != other)
+    raise Broken(
+        f"the same events however the bytes are cut; event {at + 1} should be {show(whole.events[at : at + 1])}",
+        show(events[at : at + 1]),
+        "a read may end anywhere: keep what is not whole yet, and take it up with the next read",
+    )
+
+
+def nonsense_fails_once(subject: Subject, random: Random) -> None:
+    """A relay that breaks the protocol is told once, and the connection is over."""
+    conversation = Conversation(subject, RECEIVE).joined()
+    good = conversation.delivery(SEALED)
+    nonsense = conversation.scripted(lambda: conversation.end.nonsense())
+    events = received(conversation.dialect, good + nonsense + good)
+    if [type(event) for event in events if type(event) is not Reply] != [tuple, Failed] or type(events[-1]) is Reply:
+        raise Broken(
+            "the delivery before the nonsense, then one Failed, then nothing",
+            show(events),
+            "return after the Failed: nothing that follows counts",
+        )
+    if not text_of(events):
+        raise Broken("a sentence in Failed", "an empty one", "say what the relay said: it is what the user will read")
+    if late := received(conversation.dialect, good):
+        raise Broken("no event after a Failed", show(late), "once it failed, `receive` returns nothing")
+
+
+def no_bytes_raise(subject: Subject, random: Random) -> None:
+    """Whatever comes, `receive` returns events, and an end is the last of them."""
+    for data in [*NONSENSE, *(random.randbytes(random.randrange(1, 300)) for _ in range(100))]:
+        fresh = connection(subject.dialect, attach_to(RECEIVE))
+        called(fresh, lambda dialect: dialect.opening())
+        dialects = [fresh] if subject.end is None else [fresh, Conversation(subject, RECEIVE).joined().dialect]
+        for dialect in dialects:
+            takes(dialect, data, random.randrange(len(data) + 1))
+
+
+def no_message_raises(subject: Subject, random: Random) -> None:
+    """The same for a message in a sound WebSocket frame, of text and of bytes."""
+    for message in [*NONSENSE, *(random.randbytes(random.randrange(1, 200)) for _ in range(100))]:
+        data = frame(message, random.choice((1, 2)))
+        takes(Conversation(subject, RECEIVE).joined().dialect, data, random.randrange(len(data) + 1))
+
+
+def takes(dialect: Dialect, data: bytes, cut: int) -> None:
+    """Raise Broken if `data`, in two pieces, makes it raise, or tell more after it has told the end."""
+    events = received(dialect, data[:cut]) + received(dialect, data[cut:])
+    ends = [at for at, event in enumerate(events) if isinstance(event, Closed | Failed)]
+    if ends not in ([], [len(events) - 1]):
+        raise Broken("nothing after a Closed or Failed", show(events), "once it is over, `receive` returns nothing")
+
+
+def frame(message: bytes, opcode: int) -> bytes:
+    """Return one frame as a server sends it (RFC 6455 section 5.2)."""
+    head = bytes((len(message),)) if len(message) < 126 else b"\x7e" + len(message).to_bytes(2, "big")
+    return bytes((0x80 | opcode,)) + head + message
+
+
+def pings_are_answered(subject: Subject, random: Random) -> None:
+    conversation, end = _over_websocket(subject)
+    events = received(conversation.dialect, end.ping(b"there?"))
+    if [type(event) for event in events] != [Reply]:
+        raise Broken("one Reply, the pong", show(events), "pass on the WebSocket's Reply: it is an event")
+    assert isinstance(events[0], Reply)
+    end.websocket.receive_data(events[0].data)
+    heard = [getattr(event, "data", b"") for event in end.websocket.events_received()]
+    if heard != [b"there?"]:
+        raise Broken("a pong with the ping's bytes", show(heard), "pass on the WebSocket's Reply as it is")
+
+
+def a_close_ends_it(subject: Subject, random: Random) -> None:
+    conversation, end = _over_websocket(subject)
+    late = conversation.delivery(SEALED)
+    events = received(conversation.dialect, end.close(1001, "going"))
+    if [type(event) for event in events] != [Reply, Closed] or events[-1] != Closed(1001, "going"):
+        raise Broken(
+            "a Reply and Closed(1001, 'going')", show(events), "pass on what the WebSocket says: both are events"
+        )
+    if events := received(conversation.dialect, late):
+        raise Broken("no event after Closed", show(events), "once it is over, `receive` returns nothing")
+
+
+def our_own_close_is_not_answered_again(subject: Subject, random: Random) -> None:
+    conversation, _ = _over_websocket(subject)
+    before = len(conversation.events)
+    conversation.do(lambda dialect: dialect.close())
+    if conversation.events[before:] != [Closed(1000, "")]:
+        raise Broken(
+            "Closed(1000, '') and no Reply",
+            show(conversation.events[before:]),
+            "close() sends the WebSocket's close, and what comes back ends it",
+        )
+
+
+def _over_websocket(subject: Subject) -> tuple[Conversation, OverWebSocket]:
+    conversation = Conversation(subject, RECEIVE).joined()
+    assert isinstance(conversation.end, OverWebSocket)
+    return conversation, conversation.end
