@@ -224,7 +224,7 @@ class Collector:
 
     @property
     def clock_error_ns(self) -> int | None:
-        """Of a one-way time between any two workers; 0 where all share one clock, None if it is not known."""
+        """Error of a one-way time between any two workers; 0 where all share one clock, None if it is not known."""
         return one_way_error_ns((line.clock, line.clock_error_ns) for line in self.lines.values())
 
 

@@ -41,7 +41,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     machine: Machine
     """As it was before this process bound itself to some of the cores."""
     commit: str | None
-    """Of the harness."""
+    """Commit of the harness."""
     command: Sequence[str]
     options: Mapping[str, Any] = {}
     """What a reader of the result wants to know of how it was asked for."""

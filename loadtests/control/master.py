@@ -59,7 +59,7 @@ class Master:
         self._alive = alive
         self._on_done = on_done
         self.collector: Collector | None = None
-        """Of the run that goes on, or of the last one."""
+        """What is known of the run that goes on, or of the last one."""
         self.phase = "idle"
         self.done = Event()
         self.done.set()

@@ -26,7 +26,7 @@ class Go(Struct, frozen=True, kw_only=True, tag=True):
     lead_ns: int
     clock: int
     offsets_ns: list[tuple[int, int]]
-    """Of every clock: its name, and the relay's clock less it."""
+    """Pairs for every clock: its name, and the relay's clock less it."""
 
 
 class CompareClocks(Struct, frozen=True, kw_only=True, tag=True):

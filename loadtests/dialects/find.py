@@ -16,7 +16,7 @@ from typing import Final
 from loadtests.dialects.base import Attach, Dialect, Features, Place
 
 GROUP: Final = "relaymark.dialects"
-"""Of the entry points under which a package offers dialects."""
+"""Group of the entry points under which a package offers dialects."""
 NAMES: Final = {
     "reference": "reference:Reference",
     "nats": "nats:Nats",

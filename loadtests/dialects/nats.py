@@ -37,7 +37,7 @@ _CONNECT: Final = (
     b'CONNECT {"verbose":true,"pedantic":false,"echo":true,"headers":false,"protocol":0,"lang":"python"}\r\n'
 )
 _DIGITS_MAX: Final = 9
-"""Of a subscription's number."""
+"""Digits of a subscription's number."""
 
 
 class Nats:

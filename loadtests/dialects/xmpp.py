@@ -72,7 +72,7 @@ _UNSERVED: Final = (
 _from_base64: Final = Decoder(bytes).decode
 """Takes a JSON string: two to five times as fast as binascii, and opening payloads is most of the work here."""
 _DIGITS_MAX: Final = 20
-"""Of the id of a publish."""
+"""Digits of a publish's id."""
 
 
 class _Room:

@@ -25,7 +25,7 @@ _STEPS_PER_DECADE: Final = 24
 _TABLE_ROWS_MAX: Final = 12
 _READ: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 COLOURS: Final = 8
-"""Of the palette in page.css."""
+"""Colours of the palette in page.css."""
 _SOLID: Final = 4
 """Colours for solid lines; the others, which colour-blind people would take for these, are dashed."""
 
@@ -48,7 +48,7 @@ class Line(Struct, frozen=True, kw_only=True):
     """0 solid, 1 dashed, 2 dotted."""
     width: float = 2
     alpha: float = 1
-    """Of the line, or of what it fills."""
+    """Colour of the line, or of what it fills."""
     fill_to: int | None = None
     """Index of the line down to which the space is filled."""
 

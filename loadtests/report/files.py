@@ -11,7 +11,7 @@ from loadtests.results.files import ResultsError, load, write_files
 from loadtests.results.schema import Result
 
 NAME: Final = "report.html"
-"""Of a run's report, in the run's folder."""
+"""Name of a run's report, in the run's folder."""
 FORMS: Final[Mapping[str, Callable[[Sequence[Result]], str]]] = {
     ".html": html.render,
     ".md": markdown.render,

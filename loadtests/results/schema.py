@@ -70,7 +70,7 @@ class LedgerColumns(Struct, frozen=True, kw_only=True):
     duplicated: int = 0
     reordered: int = 0
     late: int = 0
-    """Of the delivered: more than ten seconds after it was sent, or after the drain's deadline."""
+    """Part of the delivered: more than ten seconds after it was sent, or after the drain's deadline."""
     boundary: int = 0
     """Sent while the recipient was joining or leaving: owed to nobody, counted apart."""
     superseded: int = 0
@@ -223,7 +223,7 @@ class Result(Struct, frozen=True, kw_only=True):
     """Participants, rate, duration, workers, suite, and what else the command set."""
     started_unix_ns: int
     duration_ns: int
-    """Of the load, the drain after it left out."""
+    """Length of the load, the drain after it left out."""
     interrupted: bool = False
 
     series: dict[str, Summary] = {}
@@ -237,7 +237,7 @@ class Result(Struct, frozen=True, kw_only=True):
     workers: list[WorkerFigures] = []
     relay: RelayFigures | None = None
     clock_error_ns: int | None = 0
-    """Of every one-way time; 0 where one clock stamps both ends, None where it is not known."""
+    """Error of every one-way time; 0 where one clock stamps both ends, None where it is not known."""
     calibration: Summary | None = None
     """Round trips to an echo server on this rig: what the generator itself costs."""
     events: list[Event] = []

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 CPU_MAX: Final = 0.9
-"""Of one core, on average over the load. A worker is one thread: above this, it measures its own queues."""
+"""Share of one core, on average over the load. A worker is one thread: above this, it measures its own queues."""
 LAG_P99_NS_MAX: Final = 10_000_000
 """Sends that are later than this are another load than the one asked for; a healthy worker is at 0.1 ms."""
 LOOP_LAG_P99_NS_MAX: Final = 20_000_000
@@ -64,7 +64,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     lag_p99_ns: int
     loop_lag_p99_ns: int
     clock_error_ns: int | None
-    """Of a one-way time; None: it could not be estimated. 0 where one clock stamps both ends."""
+    """Error of a one-way time; None: it could not be estimated. 0 where one clock stamps both ends."""
     one_way_p50_ns: int
     """The smallest median that is reported of a one-way time; 0 if there is none."""
     unreconciled: int

@@ -22,7 +22,7 @@ from loadtests.measuring.histogram import Histogram
 CONNECTIONS: Final = 8
 ROUNDS: Final = 100
 PACE_NS: Final = 5_000_000
-"""Of each connection: an idle rig, as the floor is what an unloaded one takes."""
+"""Round trips a connection: an idle rig, as the floor is what an unloaded one takes."""
 PAYLOAD: Final = bytes(256)
 """As a small sealed record."""
 PATIENCE_S: Final = 5.0

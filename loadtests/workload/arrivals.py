@@ -32,7 +32,7 @@ COUNT_MAX: Final = 1_000_000
 RATE_MIN: Final = 1e-6
 """Below one arrival in eleven days a rate is zero or a mistake."""
 RATE_MAX: Final = 1e6
-"""Of one participant. Nothing sends that fast; it keeps offsets apart in ns."""
+"""Bound for one participant. Nothing sends that fast; it keeps offsets apart in ns."""
 TIME_S_MAX: Final = 1e9
 
 

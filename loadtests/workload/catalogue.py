@@ -51,11 +51,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """0: no rooms; otherwise so many on average, at least one room."""
     one_room: bool = False
     room_share: float = 0.0
-    """Of the chat rate, in rooms, split by their sizes."""
+    """Share of the chat rate, in rooms, split by their sizes."""
     performer_share: float = 0.1
-    """Of a room's chat, written by its performer."""
+    """Share of a room's chat that is written by its performer."""
     chat_bytes: int | None = None
-    """Of a chat message's body; None: drawn, exponential around `BODY_BYTES_MEAN`."""
+    """Size of a chat message's body; None: drawn, exponential around `BODY_BYTES_MEAN`."""
 
     # -- private chats
     private_of_viewers: float = 0.0
@@ -79,13 +79,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     # -- events
     flash_share: float = 0.0
-    """Of the largest room's viewers, who join within `FLASH_WITHIN_S` at `flash_at`."""
+    """Share of the largest room's viewers who join within `FLASH_WITHIN_S` at `flash_at`."""
     flash_at: float = 0.3
     cut_share: float = 0.0
-    """Of all connections, cut at once at `cut_at`."""
+    """Share of all connections that is cut at once at `cut_at`."""
     cut_at: float = 0.4
     slow_share: float = 0.0
-    """Of all viewers, who read half as fast as their room writes."""
+    """Share of all viewers who read half as fast as their room writes."""
     diurnal_swing: float = 0.0
     """Above 0, the chat rate swings so far around its mean, once in the run: the evening's peak is in its middle."""
 

@@ -45,7 +45,7 @@ BUSY_S: Final = 5.0
 _EXPIRE_RUNS_MAX: Final = 2_048
 """Runs forgotten in one call, some 50 ms: commits wait for it."""
 _EXPIRE_RUNS_PER_COMMIT: Final = 32
-"""Of what is left, each commit forgets this many and twice what it added, so that forgetting keeps up."""
+"""Records that each commit forgets of what is left, besides twice what it added, so that forgetting keeps up."""
 
 
 class SqliteStore:

@@ -9,7 +9,7 @@ from typing import Final
 
 HOW_TO_GET: Final = "apt-get install prosody"
 VERSION: Final = ("about",)
-"""Of prosodyctl: prosody itself has no such argument, and starts whatever it is given."""
+"""Arguments of prosodyctl: prosody itself has no such argument, and starts whatever it is given."""
 
 CONFIGURATION: Final = """\
 run_as_root = {root}

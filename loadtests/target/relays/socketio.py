@@ -10,7 +10,7 @@ HOW_TO_GET: Final = "apt-get install nodejs npm, then make peers (installs the n
 _SCRIPT: Final = Path(__file__).with_name("socketio_server.js")
 _PACKAGES: Final = Path(__file__).parents[3] / ".peers/node_modules"
 VERSION: Final = ("-p", f"require({str(_PACKAGES / 'socket.io/package.json')!r}).version")
-"""Of Socket.IO, not of Node."""
+"""Tells the version of Socket.IO, not of Node."""
 
 
 def find() -> str | None:
