@@ -6,8 +6,8 @@ import pytest
 from websockets.frames import Frame
 
 from loadtests.dialects.base import Attach, Event, Failed, Reply, Subscribed, Unsubscribed
+from loadtests.dialects.check.conversation import connection
 from loadtests.dialects.stomp import Stomp
-from tests.contracts.scripted_relays import connection
 from tests.contracts.scripted_stomp import StompServer
 
 STREAM = 7
@@ -18,7 +18,7 @@ class Connected:
 
     def __init__(self, use: int = 1) -> None:
         self.attach = Attach(stream=STREAM, name=bytes(range(1, 33)), use=use, capability=b"")
-        dialect = connection("stomp", self.attach)
+        dialect = connection(Stomp, self.attach)
         assert isinstance(dialect, Stomp)
         self.dialect, self.server = dialect, StompServer()
         self.hear(self.server.hear(dialect.opening()))
