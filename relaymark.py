@@ -3,21 +3,29 @@
     relaymark serve ...                      the console script
     python -P relaymark.py serve ...         the same, as `child` has it started
     python -P relaymark.py -m locust ...     a program that imports our packages, as `child_module` has it started
+    python -P relaymark.py -x nats-server    a program of others, as `child_program` has it started
 
 `relay`, `loadtests` and the others are names that a user's own folders may have, too. So they are loaded from beside this
-file, by their place, before anything can look for them by name.
+file, by their place, before anything can look for them by name. And a child ends with whoever started it, even if that
+was killed: a relay that nobody ends stays for ever.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import runpy
+import signal
 import sys
+from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Final
 
 HOME: Final = Path(__file__).resolve().parent
 PACKAGES: Final = ("relay", "loadtests", "benchmarks", "dashboards")
+_PR_SET_PDEATHSIG: Final = 1
+"""Operation of prctl(2): the signal that comes when the thread ends that started this process."""
 
 
 def _load(name: str) -> None:
@@ -51,6 +59,31 @@ def child_module(name: str, *arguments: str) -> list[str]:
     return child("-m", name, *arguments)
 
 
+def child_program(command: Sequence[str]) -> list[str]:
+    """Return the command line of a program of others that ends with us; it has the process id of this one."""
+    return child("-x", *command)
+
+
+def _end_with_parent() -> None:
+    """Have SIGTERM sent to this process when the one that started it is gone, however that ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _run_child(words: list[str]) -> None:
+    _end_with_parent()
+    if words[:1] == ["-x"]:
+        try:
+            os.execvp(words[1], words[1:])  # noqa: S606  # a command of an argument list, as everywhere
+        except OSError as error:
+            sys.exit(f"relaymark: {words[1]} could not be started: {error.strerror}")
+    elif words[:1] == ["-m"]:
+        del sys.argv[1:3]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        main()
+
+
 def main() -> None:
     """Run the command line: the entry point of the console script."""
     from relay.cli import main as command
@@ -63,9 +96,4 @@ for _name in PACKAGES:
 
 if __name__ == "__main__":
     sys.modules["relaymark"] = sys.modules["__main__"]
-    if sys.argv[1:2] == ["-m"]:
-        module = sys.argv[2]
-        del sys.argv[1:3]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    else:
-        main()
+    _run_child(sys.argv[1:])
