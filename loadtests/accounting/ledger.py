@@ -84,13 +84,14 @@ _UNKNOWN: Final = 2**32 - 1
 class _Numbers:
     """The relay's line of one recipient and stream."""
 
-    __slots__ = ("epoch", "highest", "holes", "lost_before")
+    __slots__ = ("epoch", "highest", "holes", "lost_before", "own")
 
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.highest = 0
         self.holes = Intervals()
         self.lost_before = 0  # in former epochs
+        self.own: set[int] = set()  # of the recipient's own records, which do not come back
 
     def note(self, seq: int) -> int:
         highest = self.highest
@@ -110,14 +111,15 @@ class _Numbers:
             self.highest = head
 
     def restart(self, epoch: int, base: int) -> None:
-        self.lost_before += self.holes.count
+        self.lost_before = self.lost
         self.holes = Intervals()
+        self.own.clear()
         self.epoch = epoch
         self.highest = base
 
     @property
     def lost(self) -> int:
-        return self.lost_before + self.holes.count
+        return self.lost_before + self.holes.count - sum(seq in self.holes for seq in self.own)
 
 
 class _Counters:
@@ -384,7 +386,7 @@ class Account:
 
     def own_number(self, seq: int) -> None:
         """The relay gave this number to a record of the recipient's own, which does not come back to it."""
-        self._numbers.note(seq)
+        self._numbers.own.add(seq)
 
     def erased(self, epoch: int) -> None:
         """The stream was emptied and starts again at 1; what came before has come in order."""

@@ -106,7 +106,8 @@ class Recipient:
         if account is None:
             return
         account.joined(event.epoch, event.head, after, from_start=not self._phase.started)
-        if after is not None and event.head is not None and account.resume[1] < event.head:
+        # Where its own records do not come back, the head may be one of them: then it has caught up when it is attached.
+        if after is not None and event.head is not None and account.echo and account.resume[1] < event.head:
             self._catching[event.stream] = event.head
 
     def own_number(self, stream: int, seq: int) -> None:
@@ -114,7 +115,6 @@ class Recipient:
         account = self.accounts.get(stream)
         if account is not None and not account.echo:
             account.own_number(seq)
-            self._catch_up(stream, seq, self.came_ns)
 
     def waits(self, finals: Finals) -> bool | None:
         """Return whether a record is still to come; None if nobody can say."""
