@@ -6,7 +6,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 PROBE_S_MAX: Final = 5.0
@@ -19,19 +19,42 @@ class TargetError(Exception):
     """The relay did not start, cannot be reached, or speaks another protocol."""
 
 
+class _Scheme(NamedTuple):
+    tls: bool
+    websocket: bool
+    port: int | None
+
+
+SCHEMES: Final = {
+    "ws": _Scheme(False, True, 80),
+    "wss": _Scheme(True, True, 443),
+    "tcp": _Scheme(False, False, None),
+    "tls": _Scheme(True, False, None),
+    "redis": _Scheme(False, False, 6379),
+    "rediss": _Scheme(True, False, 6379),
+}
+"""With the port of an address that names none; redis and rediss are tcp and tls."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a relay listens."""
+    """Where a relay listens. `websocket`: otherwise its protocol goes over plain TCP, or TLS."""
 
     host: str
     port: int
     tls: bool
+    websocket: bool = True
     path: str = "/"
 
     @property
+    def netloc(self) -> str:
+        """HOST:PORT, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{self.path}"
+        scheme = ("wss" if self.tls else "ws") if self.websocket else "tls" if self.tls else "tcp"
+        return f"{scheme}://{self.netloc}{self.path if self.websocket else ''}"
 
     def numeric(self) -> tuple[str, int]:
         """Return the first numeric address of the host. Raises TargetError."""
@@ -43,18 +66,32 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Return what ws://HOST[:PORT][/PATH] or wss://... names. Raises ValueError with a sentence."""
+    """Return what ws://HOST[:PORT][/PATH], tcp://HOST:PORT or the like names. Raises ValueError with a sentence."""
     parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of a relay: write ws://HOST:PORT or wss://HOST:PORT.")
+    scheme = SCHEMES.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise ValueError(
+            f"{url!r} is no address of a relay: write ws://HOST:PORT or wss://HOST:PORT, or tcp:// or tls:// for a"
+            " protocol without WebSocket."
+        )
     try:
         port = parts.port
     except ValueError:
         raise ValueError(f"{url!r} has no valid port.") from None
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("a relay's address has no user, query or fragment: write ws://HOST:PORT or wss://HOST:PORT.")
-    tls = parts.scheme == "wss"
-    return Address(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, path=parts.path or "/")
+        raise ValueError(
+            "a relay's address has no user, query or fragment: write ws://HOST:PORT or wss://HOST:PORT, and give a query"
+            " by --query, a login by --header or --token-file."
+        )
+    if port is None and scheme.port is None:
+        raise ValueError(f"{url!r} names no port: write {parts.scheme}://HOST:PORT.")
+    return Address(
+        host=parts.hostname,
+        port=port or scheme.port or 0,
+        tls=scheme.tls,
+        websocket=scheme.websocket,
+        path=parts.path or "/",
+    )
 
 
 def client_context(ca: Path | None, *, own: bool) -> ssl.SSLContext:

@@ -196,7 +196,6 @@ class Engine:
             options = self._environment.parsed_options
             base = msgspec.structs.replace(
                 settings,
-                url=options.host,
                 participants=participants,
                 duration_s=float(options.relaymark_duration_s),
                 run=f"{time.time_ns():x}",

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import quote
 
 import msgspec
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from loadtests.address import parse_url
 from loadtests.control import exporter
@@ -21,10 +24,13 @@ from loadtests.results.exit_codes import EXIT_CONFIGURATION
 from loadtests.results.thresholds import Threshold, ThresholdError, parse
 from loadtests.sealing.records import KIND_NAMES
 from loadtests.settings import PARTICIPANTS_DEFAULT, SUITES, Settings, problems_of, seconds
+from loadtests.target import catalogue, spec
+from loadtests.target.spec import TARGETS_FILE
+from loadtests.target.target import Command, ReferenceVariant, Target
 
-REFERENCE: Final = "reference"
-TRANSPORTS: Final = ("pump", "trio-websocket", "uvloop")
 WORKERS_MAX: Final = 256
+_SECRET: Final = ("--header", "--query")
+HIDDEN: Final = "..."
 UI_HOST: Final = "127.0.0.1"
 UI_PORT: Final = 8089
 """Locust's own."""
@@ -57,6 +63,27 @@ class LoadOptions:
     tls_ca: Annotated[
         str | None, _says("File with the authority that signed the target's certificate. Default: the system's.")
     ] = None
+    header: Annotated[
+        list[str] | None, _says('Of the opening handshake, "NAME: VALUE"; may be repeated. Stands in no result.')
+    ] = None
+    query: Annotated[
+        list[str] | None, _says("NAME=VALUE, added to the target's address; may be repeated. Stands in no result.")
+    ] = None
+    token_file: Annotated[str | None, _says("File with a token: sent as `Authorization: Bearer TOKEN`.")] = None
+    origin: Annotated[str | None, _says("Origin of the opening handshake, as a browser sends it.")] = None
+    subprotocol: Annotated[str | None, _says("WebSocket subprotocol to offer instead of the dialect's own.")] = None
+    targets: Annotated[str | None, _says(f"File with targets of yours. Default: ./{TARGETS_FILE}, if it is there.")] = (
+        None
+    )
+    target_pid: Annotated[
+        int | None, _says("Process of a target that runs here: its CPU and memory, and its children's, are observed.")
+    ] = None
+    target_metrics: Annotated[
+        str | None, _says("http://HOST:PORT/PATH of the target's own metrics, for the report.")
+    ] = None
+    target_series: Annotated[
+        list[str] | None, _says("Name of a metric of the target's, shown over the load's charts; may be repeated.")
+    ] = None
     threshold: Annotated[
         list[str] | None,
         _says('A condition such as "deliver{kind=message}: p(99)<50ms"; may be repeated. Code 99 if one is not met.'),
@@ -79,10 +106,10 @@ class RunOptions(LoadOptions):
     target: Annotated[
         str,
         _says(
-            "reference: the relay of this package is started and stopped; or the address ws://HOST:PORT or"
-            " wss://HOST:PORT of one that runs."
+            "A relay that is started and stopped here (`relaymark targets` lists them), a section of targets.toml, or one"
+            " that runs: DIALECT@ws://HOST:PORT/PATH, FILE.py:Class@wss://HOST, ws://HOST:PORT for a reference relay."
         ),
-    ] = REFERENCE
+    ] = "reference"
     participants: Annotated[int, _says("People who take part.")] = PARTICIPANTS_DEFAULT
     duration: Annotated[str, _says("Of the load: 30, 30s, 2m or 1h30m. It begins when all have joined.")] = "30s"
     workers: Annotated[int | None, _says("Processes that offer the load. Default: one a core, less the relay's.")] = (
@@ -92,7 +119,9 @@ class RunOptions(LoadOptions):
     store: Annotated[str, _says("Of the reference relay: memory, sqlite (in the run's folder) or sqlite:PATH.")] = (
         "memory"
     )
-    transport: Annotated[str, _says(f"Of the reference relay: {', '.join(TRANSPORTS)}.")] = TRANSPORTS[0]
+    transport: Annotated[str, _says(f"Of the reference relay: {', '.join(catalogue.TRANSPORTS)}.")] = (
+        catalogue.TRANSPORTS[0]
+    )
     out: Annotated[str, _says("Folder for the results; each run makes its own in it.")] = "runs"
     json: Annotated[bool, _says("Print the result as JSON instead of tables.")] = False
     ui: Annotated[bool, _says(f"Also open Locust's web page on {UI_HOST}:{UI_PORT}.")] = False
@@ -104,7 +133,7 @@ class RunOptions(LoadOptions):
 def settings_of(options: LoadOptions, base: Settings) -> tuple[Settings, list[str]]:
     """Return `base` with what the options say, and what cannot work about all of it, one sentence each."""
     problems: list[str] = []
-    settings = msgspec.structs.replace(
+    settings = replace(
         base,
         rate=options.rate,
         seed=options.seed,
@@ -112,6 +141,10 @@ def settings_of(options: LoadOptions, base: Settings) -> tuple[Settings, list[st
         drain_s=_span("--drain", options.drain, problems),
         ca=options.tls_ca,
         clock_shift_ms=tuple(options.clock_shift_ms or ()),
+        headers=_headers(options, problems),
+        query=_query(options, problems),
+        origin=options.origin,
+        subprotocol=options.subprotocol,
     )
     return settings, [*problems, *problems_of(settings)]
 
@@ -128,6 +161,7 @@ class CheckedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run that can begin. `settings` lack the address, which is known once the target is open."""
 
     options: RunOptions
+    target: Target
     settings: Settings
     thresholds: list[Threshold]
     linger_s: float
@@ -137,10 +171,19 @@ def check(scenario: str, options: RunOptions, run: str) -> CheckedRun:
     """Return what the options ask for; `run` names it. Raises CannotRun with everything that cannot work."""
     problems: list[str] = []
     spans = {name: _span(f"--{name}", getattr(options, name), problems) for name in ("duration", "linger")}
-    base = Settings(scenario=scenario, url="", participants=options.participants, duration_s=spans["duration"], run=run)
+    target = target_of(options.target, options, problems)
+    base = Settings(
+        scenario=scenario,
+        url=target.url,
+        dialect=target.dialect,
+        participants=options.participants,
+        duration_s=spans["duration"],
+        run=run,
+    )
     settings, found = settings_of(options, base)
     thresholds, wrong = read_thresholds(options.threshold or ())
-    problems += [*found, *wrong, *_problems_of_target(options)]
+    target = _with_variant(target, options, problems)
+    problems += [*found, *wrong]
     if options.workers is not None and not 1 <= options.workers <= WORKERS_MAX:
         problems.append(f"--workers must be 1 to {WORKERS_MAX}, not {options.workers}.")
     problems += _problems_of_listeners(options, spans["linger"])
@@ -148,31 +191,114 @@ def check(scenario: str, options: RunOptions, run: str) -> CheckedRun:
         problems.append(problem)
     if problems:
         raise CannotRun(EXIT_CONFIGURATION, problems)
-    return CheckedRun(options=options, settings=settings, thresholds=thresholds, linger_s=spans["linger"])
+    return CheckedRun(
+        options=options, target=target, settings=settings, thresholds=thresholds, linger_s=spans["linger"]
+    )
 
 
-def _problems_of_target(options: RunOptions) -> list[str]:
-    problems: list[str] = []
-    if options.target != REFERENCE:
-        try:
-            parse_url(options.target)
-        except ValueError as error:
-            problems.append(f"--target: {error} Or leave it out for the reference relay.")
-        started_here = (
-            ("--tls", options.tls, False),
-            ("--store", options.store, "memory"),
-            ("--transport", options.transport, TRANSPORTS[0]),
-        )
-        for option, value, default in started_here:
-            if value != default:
-                problems.append(f"{option} is for the relay that is started here; {options.target} has its own.")
-    if options.tls_ca is not None and not options.target.startswith("wss:"):
-        problems.append("--tls-ca is for a target at wss://HOST:PORT.")
+def target_of(text: str, options: LoadOptions, problems: list[str], option: str = "--target") -> Target:
+    """Return the target that `text` names, with what the options say of it; what is wrong is added to `problems`."""
+    try:
+        target = spec.read(text, Path(options.targets) if options.targets is not None else None)
+    except spec.SpecError as error:
+        problems += [f"{option}: {problem}" for problem in error.problems]
+        return Target(name=text, dialect="reference")
+    if options.target_pid is not None and target.started:
+        problems.append("--target-pid is for a target that runs; what is started here is observed without.")
+    metrics = options.target_metrics or target.metrics
+    if metrics and not metrics.startswith(("http://", "https://")):
+        problems.append(f"--target-metrics must be http://HOST:PORT/PATH, not {metrics}.")
+    series = (*target.series, *(options.target_series or ()))
+    if series and not (metrics or target.tells_metrics):
+        problems.append("--target-series are of the page that --target-metrics names: give it, too.")
+    if not target.websocket:
+        problems += [
+            f"--{name.replace('_', '-')} is for relays over WebSocket, which {target.name} is not."
+            for name in ("header", "query", "token_file", "origin", "subprotocol")
+            if getattr(options, name)
+        ]
+    if options.tls_ca is not None and (target.started or not parse_url(target.url).tls):
+        problems.append("--tls-ca is for a target at wss://HOST:PORT or tls://HOST:PORT.")
+    return replace(target, pid=options.target_pid or target.pid, metrics=metrics, series=series)
+
+
+def _with_variant(target: Target, options: RunOptions, problems: list[str]) -> Target:
+    """Return the target as --tls, --store and --transport ask for it."""
     if options.store not in ("memory", "sqlite") and not options.store.startswith("sqlite:"):
         problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {options.store}.")
-    if options.transport not in TRANSPORTS:
-        problems.append(f"--transport must be one of {', '.join(TRANSPORTS)}, not {options.transport}.")
-    return problems
+    if options.transport not in catalogue.TRANSPORTS:
+        problems.append(f"--transport must be one of {', '.join(catalogue.TRANSPORTS)}, not {options.transport}.")
+    if options.tls and target.url:
+        problems.append(f"--tls is for a relay that is started here; {target.name} has its own.")
+    if options.tls and isinstance(target.program, Command) and not target.program.encrypts:
+        problems.append(f"--tls: the command of {target.name} says nowhere {{cert}} and {{key}}.")
+    chosen = {
+        name: getattr(options, name)
+        for name, default in (("store", "memory"), ("transport", catalogue.TRANSPORTS[0]))
+        if getattr(options, name) != default
+    }
+    if not chosen:
+        return target
+    if not isinstance(target.program, ReferenceVariant):
+        problems += [
+            f"--{name} is for the reference relay that is started here, not for {target.name}." for name in chosen
+        ]
+        return target
+    variant = replace(target.program, **chosen)
+    named = catalogue.reference(variant.store, variant.transport)
+    return replace(named, metrics=target.metrics, series=target.series)
+
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OF_THE_HANDSHAKE: Final = ("host", "upgrade", "connection", "origin")
+
+
+def _headers(options: LoadOptions, problems: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return the headers of the opening handshake. What is wrong is told without a value, which may be a secret."""
+    found: list[tuple[str, str]] = []
+    for text in options.header or ():
+        name, colon, value = (part.strip() for part in text.partition(":"))
+        if not colon or not _HEADER.fullmatch(name) or not value.isprintable():
+            problems.append('--header must be "NAME: VALUE" on one line.')
+        elif name.lower() in _OF_THE_HANDSHAKE or name.lower().startswith("sec-websocket-"):
+            problems.append(f"--header {name}: the handshake has its own; there are --origin and --subprotocol.")
+        else:
+            found.append((name, value))
+    if options.token_file is not None:
+        try:
+            token = Path(options.token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            problems.append(f"--token-file: {options.token_file} cannot be read.")
+        else:
+            if token and token.isprintable():
+                found.append(("Authorization", f"Bearer {token}"))
+            else:
+                problems.append(f"--token-file: {options.token_file} holds no token on one line.")
+    for name in ("origin", "subprotocol"):
+        value = getattr(options, name) or ""
+        if not value.isprintable() or " " in value:
+            problems.append(f"--{name} must be one word.")
+    return tuple(found)
+
+
+def _query(options: LoadOptions, problems: list[str]) -> tuple[str, ...]:
+    if any("=" not in text for text in options.query or ()):
+        problems.append("--query must be NAME=VALUE.")
+    return tuple(quote(text, safe="=+%~!$'()*,;:@/?") for text in options.query or ())
+
+
+def without_secrets(command: Sequence[str]) -> list[str]:
+    """Return a command line as it may stand in a result: values of --header and --query are left out."""
+    shown: list[str] = []
+    for part in command:
+        option, equals, _ = part.partition("=")
+        if shown and shown[-1] in _SECRET:
+            shown.append(HIDDEN)
+        elif equals and option in _SECRET:
+            shown.append(f"{option}={HIDDEN}")
+        else:
+            shown.append(part)
+    return shown
 
 
 def _problems_of_listeners(options: RunOptions, linger_s: float) -> list[str]:

@@ -10,25 +10,24 @@ import logging
 import os
 import shutil
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import time_ns
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from gevent.event import Event
 from rich.console import Console
 
-from loadtests.address import Address, TargetError, client_context, parse_url
+from loadtests.address import TargetError
 from loadtests.control import exporter
 from loadtests.control.facts import RunFacts
 from loadtests.control.live import progress_of, snapshot_of
 from loadtests.control.master import Master
 from loadtests.engine import Engine
-from loadtests.options import REFERENCE, UI_HOST, UI_PORT, CannotRun, CheckedRun
+from loadtests.options import UI_HOST, UI_PORT, CannotRun, CheckedRun, without_secrets
 from loadtests.report import files
 from loadtests.report.terminal import Progress, render_final
 from loadtests.results import files as results
@@ -36,9 +35,10 @@ from loadtests.results.environment import commit, machine
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET
 from loadtests.results.schema import Result
 from loadtests.settings import Settings
-from loadtests.target.calibration import calibrate
+from loadtests.target.calibration import floor
+from loadtests.target.opening import OpenTarget, default_cores, opened
 from loadtests.target.probe import probe
-from loadtests.target.reference_relay import PROMISES, ReferenceRelay
+from loadtests.target.target import ReferenceVariant
 
 MASTER_NICENESS: Final = 10
 """The master only adds up: a worker on the same core goes first."""
@@ -62,11 +62,8 @@ class _Session:
         self._command = command
         self._console = Console(stderr=True, quiet=options.quiet)
         self._stack = stack
-        self._relay: ReferenceRelay | None = None
         self._interrupted = Event()
-        cores = sorted(os.sched_getaffinity(0))
-        self._relay_cores = {cores[0]} if len(cores) > 1 and options.target == REFERENCE else None
-        self._load_cores = cores[1:] if self._relay_cores else cores
+        self._relay_cores, self._load_cores = default_cores(checked.target)
         self._workers = options.workers or len(self._load_cores)
         self._machine = machine()  # before this process binds itself to some of the cores
         out = Path(options.out)
@@ -88,8 +85,7 @@ class _Session:
         try:
             # From now on Ctrl-C ends the preparations at their next step: an exception may strike where it is lost.
             self._on_signals(self._interrupted.set)
-            address = self._open_target()
-            return self._measure(address)
+            return self._measure(*self._open_target())
         except CannotRun:
             self._remove_folder()
             raise
@@ -116,48 +112,39 @@ class _Session:
 
     # -- the target ----------------------------------------------------------------------------------
 
-    def _open_target(self) -> Address:
-        options = self._options
+    def _open_target(self) -> tuple[OpenTarget, Settings]:
+        """Return the target, open, and the settings with its address. Whatever happens, the stack ends it."""
+        checked = self._checked
         try:
-            if options.target == REFERENCE:
-                store = f"sqlite:{self._folder / 'relay.sqlite'}" if options.store == "sqlite" else options.store
-                self._relay = ReferenceRelay(
+            found = self._stack.enter_context(
+                opened(
+                    checked.target,
                     self._folder,
-                    store=store,
-                    transport=options.transport,
-                    tls=options.tls,
-                    allow_suite_0=options.suite == "none",
+                    tls=self._options.tls,
+                    allow_suite_0=checked.settings.suite == "none",
                     cores=self._relay_cores,
                 )
-                # The stack ends it whatever happens from here on.
-                self._stack.callback(self._relay.stop)
-                address = self._relay.start()
-            else:
-                address = parse_url(options.target)
+            )
             self._go_on()
-            probe(address, self._context(address))
+            settings = msgspec.structs.replace(
+                checked.settings, url=found.address.url, own_certificate=found.own_certificate
+            )
+            probe(settings)
         except TargetError as error:
             raise CannotRun(EXIT_TARGET, [str(error)]) from None
+        except ValueError as error:  # the dialect's
+            raise CannotRun(EXIT_CONFIGURATION, [str(error)]) from None
         self._go_on()
-        return address
-
-    def _context(self, address: Address) -> ssl.SSLContext | None:
-        if not address.tls:
-            return None
-        ca = self._options.tls_ca
-        return client_context(Path(ca) if ca else None, own=self._relay is not None)
+        return found, settings
 
     # -- the load ------------------------------------------------------------------------------------
 
-    def _measure(self, address: Address) -> Result:
+    def _measure(self, found: OpenTarget, settings: Settings) -> Result:
         options = self._options
         if self._relay_cores:
             os.sched_setaffinity(0, self._load_cores)
-        facts = self._facts(address)
+        facts = self._facts(found, settings)
         self._go_on()
-        settings = msgspec.structs.replace(
-            self._checked.settings, url=address.url, own_certificate=self._relay is not None and address.tls
-        )
         engine = Engine(
             self._folder,
             workers=self._workers,
@@ -168,7 +155,7 @@ class _Session:
         with engine:
             os.nice(MASTER_NICENESS)  # behind the start of the workers, which would inherit it
             self._console.print(self._describe(settings), soft_wrap=True, highlight=False)
-            served = self._serve_metrics(engine.master, facts)
+            served = self._serve_metrics(engine.master, facts, found)
             if options.ui:
                 engine.open_page(UI_HOST, UI_PORT)
                 self._console.print(f"Locust's page: http://{UI_HOST}:{UI_PORT}", highlight=False)
@@ -184,18 +171,22 @@ class _Session:
             self._linger(served or options.ui)
         return result
 
-    def _facts(self, address: Address) -> RunFacts:
-        relay, options = self._relay, self._options
+    def _facts(self, found: OpenTarget, settings: Settings) -> RunFacts:
+        target = self._checked.target
+        rig = floor(settings, self._folder, self._relay_cores)
+        store = target.program.store if isinstance(target.program, ReferenceVariant) else None
         return RunFacts(
-            target=f"{REFERENCE}@{options.transport}" if relay is not None else address.url,
-            promises=PROMISES if relay is not None else {},
-            relay=relay,
+            target=target.name,
+            version=found.version,
+            promises=target.promises.words(),
+            relay=found.relay,
             thresholds=self._checked.thresholds,
-            calibration=calibrate(address, self._context(address)),
+            calibration=rig.histogram,
             machine=self._machine,
             commit=commit(Path(__file__).parent),
-            command=self._command,
-            options={"tls": address.tls, "store": options.store if relay is not None else None},
+            command=without_secrets(self._command),
+            options={"tls": found.address.tls, "store": store},
+            notes=[rig.note] if rig.note else [],
         )
 
     def _describe(self, settings: Settings) -> str:
@@ -217,7 +208,7 @@ class _Session:
 
             return engine.run(settings, facts, show)
 
-    def _serve_metrics(self, master: Master, facts: RunFacts) -> bool:
+    def _serve_metrics(self, master: Master, facts: RunFacts, found: OpenTarget) -> bool:
         options = self._options
         if options.metrics is None:
             return False
@@ -229,7 +220,7 @@ class _Session:
             run=self._checked.settings.run,
         )
         try:
-            server = exporter.serve(collector, host, port, lambda: metrics_of(self._relay))
+            server = exporter.serve(collector, host, port, lambda: _metrics_of(found))
         except OSError as error:
             raise CannotRun(EXIT_CONFIGURATION, [f"--metrics {options.metrics}: {error.strerror}."]) from None
         self._stack.callback(server.stop)
@@ -255,6 +246,7 @@ class _Session:
             self._interrupted.wait(self._checked.linger_s)
 
 
-def metrics_of(relay: ReferenceRelay | None) -> Any:
+def _metrics_of(found: OpenTarget) -> str | None:
     """Return where the relay serves its metrics, None unless it runs."""
-    return None if relay is None or relay.exit_code() is not None else relay.metrics or None
+    running = found.relay is not None and found.relay.exit_code() is None
+    return found.metrics or None if running else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from loadtests.address import Address, client_context, parse_url
+from loadtests.dialects.base import Place
 from loadtests.sealing.envelope import Suite
 from loadtests.workload.catalogue import SCENARIOS
 from loadtests.workload.traffic import Workload
@@ -30,6 +31,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     scenario: str
     url: str
+    dialect: str = "reference"
+    """What finds the target's dialect: loadtests/dialects/find.py."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the opening handshake; these and `query` may be secrets, and stand in no result or log."""
+    query: tuple[str, ...] = ()
+    """NAME=VALUE each, as they stand in the address."""
+    origin: str | None = None
+    subprotocol: str | None = None
+    """None: the dialect's own."""
     participants: int
     rate: float | None = None
     """Chat messages a second of the whole workload; None: the scenario's own for that many participants."""
@@ -49,6 +59,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> Address:
         return parse_url(self.url)
+
+    def place(self) -> Place:
+        """Return where and how connections are opened. Raises ValueError for what no header can hold."""
+        address = self.address
+        return Place(
+            host=address.netloc,
+            path="" if address.path == "/" else address.path,
+            query="&".join(self.query),
+            headers=self.headers,
+            origin=self.origin,
+            subprotocol=self.subprotocol,
+        )
 
     def client_context(self) -> ssl.SSLContext | None:
         """Return what verifies the target, None where it is reached without TLS."""

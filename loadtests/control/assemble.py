@@ -43,7 +43,9 @@ def assemble(run: Collector, facts: RunFacts) -> schema.Result:
         scenario=settings.scenario,
         seed=settings.seed,
         run=settings.run,
-        target=schema.MeasuredTarget(name=facts.target, url=settings.url, promises=dict(facts.promises)),
+        target=schema.MeasuredTarget(
+            name=facts.target, url=settings.url, version=facts.version, promises=dict(facts.promises)
+        ),
         options=dict(facts.options),
         started_unix_ns=run.started_unix_ns,
         duration_ns=max(run.load_to_ns - run.load_from_ns, 0) if run.load_from_ns else 0,
@@ -64,7 +66,7 @@ def assemble(run: Collector, facts: RunFacts) -> schema.Result:
         calibration=schema.Summary.of(facts.calibration) if facts.calibration is not None else None,
         events=sorted(run.events, key=lambda event: event.at_ns),
         findings=[*run.findings, *_unsent(run), *check(_validity_facts(run, totals, ledger, kinds))],
-        notes=list(_notes(run, ledger)),
+        notes=[*facts.notes, *_notes(run, ledger)],
     )
     return msgspec.structs.replace(result, thresholds=[evaluate(threshold, result) for threshold in facts.thresholds])
 

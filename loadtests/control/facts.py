@@ -10,7 +10,7 @@ from msgspec import Struct
 from loadtests.measuring.histogram import Histogram
 from loadtests.results.environment import Machine
 from loadtests.results.thresholds import Threshold
-from loadtests.target.reference_relay import ProcessUsage
+from loadtests.target.process import ProcessUsage
 
 
 class ObservedRelay(Protocol):
@@ -30,9 +30,10 @@ class ObservedRelay(Protocol):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """`target`: its name; `promises`: what it says of itself; `relay`: its process, None where it cannot be observed."""
+    """`target`: its name, `version` and what it promises; `relay`: its process, None where it cannot be observed."""
 
     target: str
+    version: str = ""
     promises: Mapping[str, str] = {}
     relay: ObservedRelay | None = None
     thresholds: Sequence[Threshold] = ()
@@ -45,3 +46,4 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     command: Sequence[str]
     options: Mapping[str, Any] = {}
     """What a reader of the result wants to know of how it was asked for."""
+    notes: Sequence[str] = ()

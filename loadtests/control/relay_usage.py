@@ -6,7 +6,7 @@ from typing import Final
 
 from loadtests.control.facts import ObservedRelay
 from loadtests.results import schema
-from loadtests.target.reference_relay import ProcessUsage
+from loadtests.target.process import ProcessUsage
 
 _S_NS: Final = 1_000_000_000
 

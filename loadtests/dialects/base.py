@@ -163,19 +163,28 @@ class Attach(msgspec.Struct, frozen=True, kw_only=True):
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a connection is opened, and how its opening handshake looks. ValueError for what no header can hold.
 
-    `host`: HOST:PORT; `path` empty: the dialect's own; `subprotocol` None: the dialect's own. `attach` is set only
-    where the dialect's features say `one_stream`: the stream that the connection is for, and what it does there.
+    `host`: HOST:PORT; `path` empty: the dialect's own; `query`: what is added to the path behind a question mark;
+    `subprotocol` None: the dialect's own. `attach` is set only where the dialect's features say `one_stream`: the stream
+    that the connection is for, and what it does there.
     """
 
     host: str
     path: str = ""
+    query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     origin: str | None = None
     subprotocol: str | None = None
     attach: Attach | None = None
 
     def __post_init__(self) -> None:
-        parts = [self.host, self.path, self.origin or "", self.subprotocol or "", *chain.from_iterable(self.headers)]
+        parts = [
+            self.host,
+            self.path,
+            self.query,
+            self.origin or "",
+            self.subprotocol or "",
+            *chain.from_iterable(self.headers),
+        ]
         if any(character in part for part in parts for character in "\r\n\0"):
             raise ValueError("a header of the opening handshake must be one line")
 

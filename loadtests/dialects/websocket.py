@@ -35,6 +35,8 @@ Item: TypeAlias = "bytes | Literal['upgraded', 'pong'] | Reply | Closed | Failed
 
 def handshake(place: Place, path: str, subprotocol: str | None, random_bits: Callable[[int], int]) -> Handshake:
     """Return the opening handshake at `place`; `subprotocol` is offered where the place names none."""
+    if place.query:
+        path = f"{path}?{place.query}"
     return Handshake(
         place.host, path, place.subprotocol or subprotocol, random_bits, origin=place.origin, headers=place.headers
     )

@@ -18,8 +18,7 @@ import psutil
 
 from loadtests.accounting.ledger import Ledger
 from loadtests.accounting.settlement import Finals, SentLog
-from loadtests.dialects.base import Place
-from loadtests.dialects.reference import Reference
+from loadtests.dialects.find import find
 from loadtests.driver.clock_probe import ClockProbe
 from loadtests.driver.context import Context, Credentials, Meters, Phase
 from loadtests.driver.counts import Presence, RunningCounts
@@ -53,8 +52,8 @@ class Population:
                 tls=settings.client_context(), server_name=target.host if target.tls else None, on_tick=self._tick
             ),
             address=target.numeric(),
-            dialect_class=Reference,
-            place=Place(host=f"{target.host}:{target.port}", path="" if target.path == "/" else target.path),
+            dialect_class=find(settings.dialect),
+            place=settings.place(),
             workload=workload,
             phase=self.phase,
             meters=Meters(self.recorder),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic_ns
 from typing import Any, Final
 
 import gevent
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
+from msgspec.structs import replace
 from rich.console import Console
 
 from loadtests.address import TargetError
@@ -19,6 +23,7 @@ from loadtests.control.master import Master
 from loadtests.control.messages import TO_MASTER, TO_WORKER, ToWorker, encode, read_by_master
 from loadtests.locust_glue import options as locust_options
 from loadtests.locust_glue import tab
+from loadtests.options import without_secrets
 from loadtests.report import files
 from loadtests.report.terminal import render_final
 from loadtests.results.environment import commit, machine
@@ -26,7 +31,9 @@ from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_TARGET
 from loadtests.results.files import ResultsError, create_run_directory, write
 from loadtests.results.schema import Result
 from loadtests.settings import Settings
+from loadtests.target.opening import OpenTarget, opened
 from loadtests.target.probe import probe
+from loadtests.target.target import Target
 
 PAGE_TIMER_S: Final = 0.5
 """By how much the timer of Locust's page may be early."""
@@ -144,6 +151,9 @@ class PlainRun:
             sys.stderr.write(f"relaymark: {error}\n")
             sys.exit(EXIT_CONFIGURATION)
         self._machine = machine()
+        self._stack = ExitStack()  # of a target that is started here, once for all runs
+        atexit.register(self._stack.close)
+        self._target: tuple[str, OpenTarget] | None = None
         self._locust = LocustMaster(
             environment, prepare=self._prepare, on_done=self._report, quits=bool(self._options.headless)
         )
@@ -152,19 +162,31 @@ class PlainRun:
 
     def _prepare(self, participants: int) -> tuple[Settings, RunFacts]:
         options = self._options
-        settings = locust_options.read_settings(
-            options, locust_options.base_settings(options, self._scenario, participants)
-        )
-        probe(settings.address, settings.client_context())
+        target, settings = locust_options.read_run(options, self._scenario, participants)
+        found = self._open(target, allow_suite_0=settings.suite == "none")
+        settings = replace(settings, url=found.address.url, own_certificate=found.own_certificate)
+        probe(settings)
         facts = RunFacts(
-            target=settings.address.url,
+            target=target.name,
+            version=found.version,
+            promises=target.promises.words(),
+            relay=found.relay,
             thresholds=self._thresholds,
             machine=self._machine,
             commit=commit(Path(__file__).parent),
-            command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            command=without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]]),
             options=shown(settings, len(self._locust.workers())),
         )
         return settings, facts
+
+    def _open(self, target: Target, *, allow_suite_0: bool) -> OpenTarget:
+        """Return the target, open; one that is started here goes on until Locust ends, or another is asked for."""
+        key = repr((target, allow_suite_0))
+        if self._target is None or self._target[0] != key:
+            self._stack.close()
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="relaymark-")))
+            self._target = (key, self._stack.enter_context(opened(target, folder, allow_suite_0=allow_suite_0)))
+        return self._target[1]
 
     def _report(self, result: Result) -> None:
         render_final(result, Console())

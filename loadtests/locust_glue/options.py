@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from cyclopts import Parameter
 
 from loadtests.address import TargetError
-from loadtests.options import PAGE, LoadOptions, cannot_write, read_thresholds, settings_of
+from loadtests.options import PAGE, LoadOptions, cannot_write, read_thresholds, settings_of, target_of
 from loadtests.results.thresholds import Threshold
 from loadtests.settings import Settings
+from loadtests.target.target import Target
 
 _HINTS = get_type_hints(LoadOptions, include_extras=True)
 
@@ -80,29 +81,44 @@ def read(namespace: Namespace) -> tuple[LoadOptions, list[str]]:
     return LoadOptions(**found), problems
 
 
-def read_settings(namespace: Namespace, base: Settings) -> Settings:
-    """Return the settings that Locust's options state. Raises ValueError with every problem in it."""
+class PlainTarget(NamedTuple):
+    """What plain Locust runs: `settings` lack the address where the target is started here."""
+
+    target: Target
+    settings: Settings
+
+
+def read_run(namespace: Namespace, scenario: str, participants: int) -> PlainTarget:
+    """Return what Locust's options, its own and ours, ask for. Raises ValueError with every problem in it."""
     options, problems = read(namespace)
-    settings, found = settings_of(options, base)
-    problems += found
-    try:
-        settings.address.numeric()
-    except (ValueError, TargetError) as error:
-        problems.append(f"--host: {error}")
-    if problems:
-        raise ValueError(" ".join(problems))
-    return settings
-
-
-def base_settings(namespace: Namespace, scenario: str, participants: int) -> Settings:
-    """Return what Locust's own options say of a run."""
-    return Settings(
+    target = target_of(namespace.host or "", options, problems, option="--host")
+    base = Settings(
         scenario=scenario,
-        url=namespace.host or "",
+        url=target.url,
+        dialect=target.dialect,
         participants=participants,
         duration_s=float(namespace.relaymark_duration_s),
         run=f"{time.time_ns():x}",
     )
+    settings, found = settings_of(options, base)
+    problems += found
+    if not problems and target.url:
+        try:
+            settings.address.numeric()
+        except TargetError as error:
+            problems.append(f"--host: {error}")
+    if problems:
+        raise ValueError(" ".join(problems))
+    return PlainTarget(target, settings)
+
+
+def read_settings(namespace: Namespace, base: Settings) -> Settings:
+    """Return `base` with what the fields of Locust's page say. Raises ValueError with every problem in it."""
+    options, problems = read(namespace)
+    settings, found = settings_of(options, base)
+    if problems + found:
+        raise ValueError(" ".join(problems + found))
+    return settings
 
 
 def check(namespace: Namespace, scenario: str) -> list[Threshold]:
@@ -115,7 +131,7 @@ def check(namespace: Namespace, scenario: str) -> list[Threshold]:
         problems.append(problem)
     if namespace.headless:
         try:
-            read_settings(namespace, base_settings(namespace, scenario, namespace.num_users or 1))
+            read_run(namespace, scenario, namespace.num_users or 1)
         except ValueError as error:
             problems.append(str(error))
     if problems:

@@ -1,23 +1,27 @@
-"""The floor of the rig: round trips to the relay's /echo by the same loop, on the same core, before the load.
+"""The floor of the rig: round trips to an echo by the same loop, on the same core, before the load.
 
-What a message takes beyond half of this is the relay's doing; what it takes up to this, any relay would show here.
+What a message takes beyond half of this is the relay's doing; what it takes up to this, any relay would show here. The
+reference relay has an echo of its own; for any other, a reference relay is started for it alone.
 """
 
 from __future__ import annotations
 
 import random
 import ssl
+from pathlib import Path
 from time import monotonic_ns
-from typing import Final
+from typing import Final, NamedTuple
 
 import gevent
 from gevent.event import Event
 
-from loadtests.address import Address
+from loadtests.address import Address, TargetError, client_context
 from loadtests.dialects.frames import FrameReader, Handshake, HandshakeError, client_frame
 from loadtests.driver.connection import Connection
 from loadtests.driver.event_loop import EventLoop
 from loadtests.measuring.histogram import Histogram
+from loadtests.settings import Settings
+from loadtests.target.reference_relay import ReferenceRelay
 
 CONNECTIONS: Final = 8
 ROUNDS: Final = 100
@@ -74,8 +78,42 @@ class _Pinger:
         self.done.set()
 
 
+class Floor(NamedTuple):
+    """Round trips in ns, None if they could not be had; `note`: what a reader must know of them."""
+
+    histogram: Histogram | None
+    note: str = ""
+
+
+def floor(settings: Settings, folder: Path, cores: set[int] | None) -> Floor:
+    """Measure the floor for the target of `settings`; call inside gevent.
+
+    Where the target has no echo, one is started on `cores`, with its log in a folder within `folder`.
+    """
+    address = settings.address
+    if settings.dialect == "reference" and address.websocket:
+        histogram = calibrate(address, settings.client_context())
+        if histogram is not None:
+            return Floor(histogram)
+    echo_folder = folder / "echo"
+    echo_folder.mkdir()
+    relay = ReferenceRelay(echo_folder, tls=address.tls, cores=cores)
+    try:
+        local = relay.start()
+        context = client_context(None, own=True) if local.tls else None
+        return Floor(
+            calibrate(local, context),
+            "the target has no echo: the floor of this rig is that of the reference relay's, on this machine and without"
+            " the network to the target",
+        )
+    except TargetError:
+        return Floor(None, "the floor of this rig is not known: the target has no echo, and none could be started here")
+    finally:
+        relay.stop()
+
+
 def calibrate(address: Address, context: ssl.SSLContext | None) -> Histogram | None:
-    """Return the round trips to the target's /echo in ns; None where it has none. Call inside gevent."""
+    """Return the round trips to the /echo at `address` in ns; None where it has none. Call inside gevent."""
     loop = EventLoop(tls=context, server_name=address.host if context else None)
     loop.start()
     histogram = Histogram()

@@ -10,7 +10,7 @@ import pytest
 
 from loadtests import options as options_module
 from loadtests.address import CERTIFICATE
-from loadtests.options import CannotRun, CheckedRun, RunOptions, check
+from loadtests.options import CannotRun, CheckedRun, RunOptions, check, without_secrets
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
 
 
@@ -30,11 +30,29 @@ def test_good_options_give_settings_and_thresholds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"target": "nats://127.0.0.1"}, "--target"),
+        ({"target": "nats://127.0.0.1"}, "is no address of a relay"),
+        ({"target": "nast"}, "There is no target 'nast'. Did you mean nats?"),
+        ({"target": "smtp@ws://127.0.0.1:1"}, "There is no dialect 'smtp'"),
+        ({"target": "nats", "store": "sqlite"}, "--store is for the reference relay"),
+        ({"target": "nats", "target_pid": 1}, "--target-pid is for a target that runs"),
+        ({"target": "redis@redis://127.0.0.1", "origin": "x"}, "--origin is for relays over WebSocket"),
+        ({"target_metrics": "file:///etc/passwd"}, "--target-metrics must be http://"),
+        ({"target": "nats", "target_series": ["x"]}, "--target-metrics names"),
+        ({"header": ["Authorization Bearer"]}, "--header must be"),
+        ({"header": ["Host: x"]}, "--header Host: the handshake has its own"),
+        ({"header": ["Sec-WebSocket-Key: x"]}, "the handshake has its own"),
+        ({"header": ["X: a\r\nY: b"]}, "--header must be"),
+        ({"query": ["secret"]}, "--query must be NAME=VALUE"),
+        ({"token_file": "/no/such/file"}, "--token-file: /no/such/file cannot be read"),
+        ({"origin": "two words"}, "--origin must be one word"),
+        ({"targets": "/no/such.toml", "target": "mine"}, "/no/such.toml cannot be read"),
         ({"target": "ws://127.0.0.1:99999"}, "port"),
-        ({"target": "ws://127.0.0.1:1", "tls": True}, "--tls is for the relay"),
-        ({"target": "ws://127.0.0.1:1", "store": "sqlite"}, "--store is for the relay"),
-        ({"target": "ws://127.0.0.1:1", "transport": "uvloop"}, "--transport is for the relay"),
+        ({"target": "ws://127.0.0.1:1", "tls": True}, "--tls is for a relay that is started here"),
+        (
+            {"target": "ws://127.0.0.1:1", "store": "sqlite"},
+            "--store is for the reference relay that is started here, not for reference@ws://127.0.0.1:1",
+        ),
+        ({"target": "ws://127.0.0.1:1", "transport": "uvloop"}, "--transport is for the reference relay"),
         ({"store": "paper"}, "--store"),
         ({"transport": "pigeon"}, "--transport"),
         ({"workers": 0}, "--workers"),
@@ -80,3 +98,38 @@ def test_ports_that_are_taken_are_problems(tmp_path: Path, monkeypatch: pytest.M
 
 def test_ports_that_are_free_are_none(tmp_path: Path) -> None:
     assert checked(tmp_path, metrics="127.0.0.1:0", linger="5").linger_s == 5.0
+
+
+def test_what_opens_the_connections_is_in_the_settings_and_no_secret_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc\n")
+    found = checked(
+        tmp_path,
+        target="nats@wss://relay.example/chat",
+        header=["X-Tenant: blue"],
+        token_file=str(tmp_path / "token"),
+        query=["key=a b"],
+        origin="https://app.example",
+        subprotocol="nats",
+    )
+    place = found.settings.place()
+    assert (place.host, place.path, place.query) == ("relay.example:443", "/chat", "key=a%20b")
+    assert place.headers == (("X-Tenant", "blue"), ("Authorization", "Bearer abc"))
+    assert (place.origin, place.subprotocol) == ("https://app.example", "nats")
+    assert found.target.name == "nats@wss://relay.example:443/chat"
+    command = ["relaymark", "run", "--header", "X: secret", "--query=key=secret", "--header=Y: secret", "--seed", "3"]
+    assert "secret" not in " ".join(without_secrets(command))
+    assert without_secrets(command)[-2:] == ["--seed", "3"]
+
+
+def test_a_wrong_secret_is_told_without_its_value(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun) as error:
+        checked(tmp_path, header=["hunter2"], query=["hunter2"])
+    assert "hunter2" not in str(error.value)
+
+
+def test_the_reference_relay_has_variants(tmp_path: Path) -> None:
+    assert checked(tmp_path).target.name == "reference"
+    assert checked(tmp_path, target="reference@uvloop").target.name == "reference@uvloop"
+    both = checked(tmp_path, target="reference@uvloop", store="sqlite").target
+    assert both.name == "reference@uvloop@sqlite"
+    assert both.promises.survives == "kill"

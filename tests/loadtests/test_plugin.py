@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.locust_glue.options import adder, base_settings, check, read, read_settings
+from loadtests.locust_glue.options import adder, check, read, read_run
 from loadtests.options import PAGE, LoadOptions
 from loadtests.workload.catalogue import SCENARIOS
 
@@ -34,6 +34,8 @@ def test_every_option_is_read() -> None:
         parsed(
             *("--rate", "2.5", "--seed", "7", "--suite", "box", "--drain", "9s", "--tls-ca", "x", "--out", "y"),
             *("--threshold", "a", "--threshold", "b", "--clock-shift-ms", "0,250", "--clock-shift-ms", "3"),
+            *("--header", "A: b, c", "--query", "d=e", "--token-file", "f", "--origin", "g", "--subprotocol", "h"),
+            *("--targets", "i", "--target-pid", "5", "--target-metrics", "j", "--target-series", "k"),
         )
     )
     assert problems == []
@@ -46,6 +48,15 @@ def test_every_option_is_read() -> None:
         out="y",
         threshold=["a", "b"],
         clock_shift_ms=[0.0, 250.0, 3.0],
+        header=["A: b, c"],
+        query=["d=e"],
+        token_file="f",
+        origin="g",
+        subprotocol="h",
+        targets="i",
+        target_pid=5,
+        target_metrics="j",
+        target_series=["k"],
     )
 
 
@@ -78,9 +89,10 @@ def test_all_that_cannot_be_read_is_told_at_once() -> None:
 
 def test_settings_come_from_locusts_options_and_ours() -> None:
     namespace = parsed("--seed", "5", "--drain", "1")
-    settings = read_settings(namespace, base_settings(namespace, "room", 12))
+    target, settings = read_run(namespace, "room", 12)
+    assert target.name == "reference@ws://127.0.0.1:9/"
     assert (settings.scenario, settings.participants, settings.seed) == ("room", 12, 5)
-    assert (settings.url, settings.duration_s, settings.drain_s) == ("ws://127.0.0.1:9", 2.0, 1.0)
+    assert (settings.url, settings.duration_s, settings.drain_s) == ("ws://127.0.0.1:9/", 2.0, 1.0)
     assert settings.run
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.address import Address, TargetError, client_context, parse_url
+from loadtests.address import Address, TargetError, parse_url
+from loadtests.settings import Settings
 from loadtests.target.probe import probe
 from loadtests.target.reference_relay import ReferenceRelay
 
@@ -21,6 +22,9 @@ from loadtests.target.reference_relay import ReferenceRelay
         ("wss://relay.example/chat", Address(host="relay.example", port=443, tls=True, path="/chat")),
         ("ws://[::1]:9/", Address(host="::1", port=9, tls=False)),
         ("ws://host", Address(host="host", port=80, tls=False)),
+        ("tcp://host:6379", Address(host="host", port=6379, tls=False, websocket=False)),
+        ("redis://[::1]", Address(host="::1", port=6379, tls=False, websocket=False)),
+        ("rediss://host:7", Address(host="host", port=7, tls=True, websocket=False)),
     ],
 )
 def test_addresses_are_read(url: str, address: Address) -> None:
@@ -40,10 +44,11 @@ def test_addresses_are_read(url: str, address: Address) -> None:
         "ws://me:secret@x",
         "ws://x/?y=1",
         "ws://x/#y",
+        "tcp://x",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address|no valid port|no user, query or fragment"):
+    with pytest.raises(ValueError, match=r"is no address|no valid port|names no port|no user, query or fragment"):
         parse_url(url)
 
 
@@ -54,7 +59,7 @@ def test_a_relay_is_started_observed_and_stopped(tmp_path: Path) -> None:
     address = relay.start()
     assert address.tls
     assert os.sched_getaffinity(relay.pid) == {core}
-    probe(address, client_context(None, own=True))
+    probe(Settings(scenario="room", url=address.url, participants=2, own_certificate=True))
     usage = relay.usage()
     assert usage is not None
     assert usage.rss_bytes > 1_000_000

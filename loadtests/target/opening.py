@@ -1,0 +1,155 @@
+"""Opens a target for a run: starts it or finds it, and hands over what can be observed of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import psutil
+
+from loadtests.address import CERTIFICATE, Address, TargetError, parse_url
+from loadtests.target import metrics_page
+from loadtests.target.process import ProcessUsage, TargetProcess, usage_of
+from loadtests.target.reference_relay import ReferenceRelay
+from loadtests.target.target import Command, Program, ReferenceVariant, Target, version_of
+
+
+class StartedRelay:
+    """A relay that was started here, as a run observes it."""
+
+    def __init__(self, process: TargetProcess, metrics: str) -> None:
+        self._process = process
+        self._metrics = metrics
+
+    def exit_code(self) -> int | None:
+        return self._process.exit_code()
+
+    def usage(self) -> ProcessUsage | None:
+        return self._process.usage()
+
+    def statistics(self) -> dict[str, float]:
+        return metrics_page.read(self._metrics) if self._metrics else {}
+
+
+class RunningRelay:
+    """A relay that ran before, as far as it can be observed: by its process's id, by its page of metrics."""
+
+    def __init__(self, pid: int | None, metrics: str) -> None:
+        """Raises TargetError if there is no such process."""
+        self._metrics = metrics
+        try:
+            self._process = None if pid is None else psutil.Process(pid)
+        except psutil.Error:
+            raise TargetError(f"There is no process {pid} to be observed here: leave --target-pid out.") from None
+
+    def exit_code(self) -> int | None:
+        return 0 if self._process is not None and not self._process.is_running() else None
+
+    def usage(self) -> ProcessUsage | None:
+        return None if self._process is None else usage_of(self._process)
+
+    def statistics(self) -> dict[str, float]:
+        return metrics_page.read(self._metrics) if self._metrics else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTarget:
+    """A target that listens. `own_certificate`: it serves the harness's; `metrics`: HOST:PORT of its page, if any."""
+
+    address: Address
+    relay: ReferenceRelay | StartedRelay | RunningRelay | None
+    own_certificate: bool
+    version: str
+    metrics: str = ""
+
+
+@contextlib.contextmanager
+def opened(
+    target: Target, folder: Path, *, tls: bool = False, allow_suite_0: bool = False, cores: set[int] | None = None
+) -> Iterator[OpenTarget]:
+    """Give the target, started if it is one that we start, until the block ends; its log is relay.log in `folder`.
+
+    Raises TargetError, and leaves nothing running.
+    """
+    if isinstance(target.program, ReferenceVariant):
+        with _reference(target.program, folder, tls, allow_suite_0, cores) as found:
+            yield found
+    elif target.program is not None:
+        with _started(target, target.program, folder, tls, cores) as found:
+            yield found
+    else:
+        relay = RunningRelay(target.pid, target.metrics) if target.pid or target.metrics else None
+        metrics = urlsplit(target.metrics).netloc
+        yield OpenTarget(address=parse_url(target.url), relay=relay, own_certificate=False, version="", metrics=metrics)
+
+
+@contextlib.contextmanager
+def _reference(
+    variant: ReferenceVariant, folder: Path, tls: bool, allow_suite_0: bool, cores: set[int] | None
+) -> Iterator[OpenTarget]:
+    store = f"sqlite:{folder / 'relay.sqlite'}" if variant.store == "sqlite" else variant.store
+    relay = ReferenceRelay(
+        folder, store=store, transport=variant.transport, tls=tls, allow_suite_0=allow_suite_0, cores=cores
+    )
+    try:
+        address = relay.start()
+        yield OpenTarget(
+            address=address, relay=relay, own_certificate=tls, version=version("relaymark"), metrics=relay.metrics
+        )
+    finally:
+        relay.stop()
+
+
+@contextlib.contextmanager
+def _started(target: Target, program: Program, folder: Path, tls: bool, cores: set[int] | None) -> Iterator[OpenTarget]:
+    binary = program.find()
+    if binary is None:
+        raise TargetError(f"{target.name} is not installed here: {program.HOW_TO_GET}.")
+    if tls and isinstance(program, Command) and not program.encrypts:
+        raise TargetError(f"{target.name} cannot serve TLS: its command says nowhere {{cert}} and {{key}}.")
+    port = free_port()
+    with TemporaryDirectory(prefix="relaymark-", ignore_cleanup_errors=True) as directory:
+        # Some give up root for a user who must still be able to read this.
+        Path(directory).chmod(0o755)
+        process = TargetProcess(
+            program.command(binary, Path(directory), port, CERTIFICATE if tls else None),
+            log=folder / "relay.log",
+            name=target.name,
+            environment=program.environment(Path(directory), port),
+            cores=cores,
+        )
+        try:
+            process.start()
+            process.await_port("127.0.0.1", port)
+            if target.ready:
+                process.await_page(target.ready.replace("{port}", str(port)))
+            metrics = target.metrics.replace("{port}", str(port))
+            yield OpenTarget(
+                address=Address(host="127.0.0.1", port=port, tls=tls, websocket=target.websocket, path=target.path),
+                relay=StartedRelay(process, metrics),
+                own_certificate=tls,
+                version=version_of(program),
+                metrics=urlsplit(metrics).netloc,
+            )
+        finally:
+            process.stop()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def default_cores(target: Target) -> tuple[set[int] | None, list[int]]:
+    """Return the cores of a target that is started here, and those of the load: the first to it if there are several."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ({cores[0]}, cores[1:]) if len(cores) > 1 and target.started else (None, cores)

@@ -1,0 +1,195 @@
+"""A relay's processes: started in a session of their own, awaited, observed as a whole, and ended.
+
+A relay may be several processes. Whatever it starts belongs to its session, and is ended with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from loadtests.address import PROBE_S_MAX, TargetError
+
+START_S_MAX: Final = 30.0
+STOP_S_MAX: Final = 12.0
+"""A little more than the reference relay's own deadline for draining."""
+POLL_S: Final = 0.02
+_LAST_LINES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUsage:
+    """What processes have used so far: CPU time of all their threads, and their resident memory now."""
+
+    at_ns: int
+    cpu_ns: int
+    rss_bytes: int
+
+
+def usage_of(process: psutil.Process) -> ProcessUsage | None:
+    """Return the usage of `process` and all that it started, None when it is gone.
+
+    CPU of a child that has ended stays with its parent, which waited for it. What several processes share counts once:
+    of more than one, memory is the proportional share of each.
+    """
+    try:
+        tree = [process, *process.children(recursive=True)]
+        cpu_s, rss_bytes = _usage(process, alone=len(tree) == 1)
+    except psutil.Error:
+        return None
+    for child in tree[1:]:
+        with suppress(psutil.Error):  # it may end while we look
+            child_cpu_s, child_rss_bytes = _usage(child, alone=False)
+            cpu_s += child_cpu_s
+            rss_bytes += child_rss_bytes
+    return ProcessUsage(at_ns=time.monotonic_ns(), cpu_ns=int(cpu_s * 1e9), rss_bytes=rss_bytes)
+
+
+def _usage(process: psutil.Process, *, alone: bool) -> tuple[float, int]:
+    with process.oneshot():
+        times = process.cpu_times()
+        cpu_s = times.user + times.system + times.children_user + times.children_system
+        rss_bytes = process.memory_info().rss if alone else _share_bytes(process)
+    return cpu_s, rss_bytes
+
+
+def _share_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:  # of another user: what is shared counts for each
+        return int(process.memory_info().rss)
+
+
+class TargetProcess:
+    """A relay as a child process. `start` it, `await_port` or `await_page`, and `stop` it whatever happens."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        cores: set[int] | None = None,
+    ) -> None:
+        """Its output goes to `log`; `name` stands in messages; it runs in `folder`, on `cores` alone."""
+        self.log = log
+        self.name = name
+        self._command = command
+        self._environment = environment or {}
+        self._folder = folder
+        self._cores = cores
+        self._process: subprocess.Popen[bytes] | None = None
+        self._observed: psutil.Process | None = None
+
+    def start(self) -> None:
+        """Start it. Raises TargetError."""
+        try:
+            with self.log.open("wb") as log:
+                # A session of its own: Ctrl-C is for the harness, which then stops the relay in order.
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=self._folder,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+                )
+        except OSError as error:
+            raise TargetError(f"{self.name} could not be started: {error.strerror}: {self._command[0]}.") from None
+        try:
+            if self._cores:
+                os.sched_setaffinity(self._process.pid, self._cores)
+            self._observed = psutil.Process(self._process.pid)
+        except (psutil.Error, OSError):
+            self._raise_if_ended(wait_s=PROBE_S_MAX)
+            raise
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """Return how it ended, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def usage(self) -> ProcessUsage | None:
+        return None if self._observed is None or self.exit_code() is not None else usage_of(self._observed)
+
+    def _raise_if_ended(self, wait_s: float = 0.0) -> None:
+        if wait_s and self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(wait_s)
+        code = self.exit_code()
+        if code is not None:
+            raise TargetError(f"{self.name} ended with code {code}. {self.last_words()}")
+
+    def await_port(self, host: str, port: int) -> None:
+        """Wait until the port accepts a connection. Raises TargetError."""
+
+        def accepts() -> bool:
+            try:
+                socket.create_connection((host, port), timeout=PROBE_S_MAX).close()
+            except OSError:
+                return False
+            return True
+
+        self.await_that(accepts, f"does not listen at {host}:{port}")
+
+    def await_page(self, url: str) -> None:
+        """Wait until `url` answers with 200. Raises TargetError."""
+
+        def answers() -> bool:
+            try:
+                with urllib.request.urlopen(url, timeout=PROBE_S_MAX) as answer:  # noqa: S310  # its scheme is checked where it is given
+                    return bool(answer.status == 200)
+            except OSError:
+                return False
+
+        self.await_that(answers, f"is not ready: {url} does not answer with 200")
+
+    def await_that(self, ready: Callable[[], bool], what: str) -> None:
+        """Wait until `ready` says so. Raises TargetError with `what` is wrong where it does not in time."""
+        deadline = time.monotonic() + START_S_MAX
+        while not ready():
+            self._raise_if_ended()
+            if time.monotonic() > deadline:
+                raise TargetError(f"{self.name} {what} after {START_S_MAX:.0f} s. {self.last_words()}")
+            time.sleep(POLL_S)
+
+    def stop(self) -> int | None:
+        """Stop it and all that it started; return its exit code: negative if a signal ended it."""
+        process = self._process
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)  # a stopped process does not see the first
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S_MAX)
+        # Its session is its group: what it left behind, or itself if it would not go.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return process.returncode
+
+    def logged(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.is_file() else ""
+
+    def last_words(self) -> str:
+        lines = [line.strip() for line in self.logged().splitlines() if line.strip()]
+        return f"Its log ends: {' | '.join(lines[-_LAST_LINES:])}" if lines else "Its log is empty."
