@@ -191,8 +191,8 @@ class Oracle:
 def check(world: World, totals: Totals) -> None:
     """Everything adds up, nothing is below zero, and every column is the oracle's."""
     assert totals.faults == []
-    for row in totals.kinds.values():
-        assert all(value >= 0 for value in msgspec.structs.asdict(row).values()), row
+    for columns in totals.kinds.values():
+        assert all(value >= 0 for value in msgspec.structs.asdict(columns).values()), columns
     oracle = Oracle(world)
     for column in COLUMNS:
         for kind, name in enumerate(KIND_NAMES):

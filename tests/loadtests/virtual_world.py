@@ -284,10 +284,10 @@ class Relay:
         stream = self.streams[attach.stream]
         connection.streams[attach.stream] = attach
         numbers = self.features.numbers
-        told = (EPOCH, stream.numbered) if numbers else (None, None)
+        epoch, head = (EPOCH, stream.numbered) if numbers else (None, None)
         if attach.use & 1:
             self.asked[connection.member, attach.stream] = after
-        connection.deliver(Subscribed(attach.stream, *told, after is not None))
+        connection.deliver(Subscribed(attach.stream, epoch, head, after is not None))
         if not attach.use & 1:
             return
         stream.readers[connection] = []
@@ -361,7 +361,7 @@ class Relay:
 
     # -- for the oracle ----------------------------------------------------------------------------
 
-    def witness(self, connection: Connection, event: Event, now_ns: int) -> None:
+    def witness(self, connection: Connection, event: Any, now_ns: int) -> None:
         """Note what is about to reach a participant."""
         member = connection.member
         if type(event) is tuple:
