@@ -23,10 +23,6 @@ loglevel: warning
 hosts: [localhost]
 auth_method: anonymous
 anonymous_protocol: both
-allow_multiple_connections: true
-disable_sasl_mechanisms: [digest-md5, X-OAUTH2]
-default_db: mnesia
-max_fsm_queue: 1000000
 {certificate}
 listen:
   - port: {port}
@@ -36,8 +32,6 @@ listen:
     tls: {tls}
     request_handlers:
       /xmpp-websocket: ejabberd_http_ws
-acl: {{}}
-access_rules: {{}}
 modules:
   mod_muc:
     max_users: 100000
@@ -49,7 +43,8 @@ modules:
 """
 """Any name and password may log in. Nothing is stored, no archive is kept, a room does not tell who comes and goes.
 
-`max_users` stands twice because a room takes the default of its options, 200, before the module's bound.
+By itself a room takes 200 people and a user enters 100 rooms; `max_users` stands twice, because a room takes the default
+of its options before the module's bound. Of connections that wait to be accepted it holds 5.
 """
 
 
