@@ -34,6 +34,8 @@ MESSAGE_BYTES_MAX: Final = 4_194_304
 """No relay of a comparison sends larger messages; a wrong length must not make a worker gather bytes for ever."""
 RESPONSE_BYTES_MAX: Final = 16_384
 """The answer to the opening handshake may be no longer."""
+_GATHERED_BYTES_MAX: Final = 65_535
+"""Of a frame whose bytes are pieces: a shorter one is waited for."""
 CONTROL_BYTES_MAX: Final = 125
 """RFC 6455 section 5.5."""
 
@@ -61,11 +63,17 @@ Item: TypeAlias = bytes | Control | Fault
 
 
 class FrameReader:
-    """Cuts what a server sends into messages, however the bytes are split. `feed` never raises."""
+    """Cuts what a server sends into messages, however the bytes are split. `feed` never raises.
 
-    __slots__ = ("_broken", "_fragments", "_fragments_bytes", "_rest", "_wanted")
+    `pieces`: messages carry a byte stream and mean nothing. Of what is longer than 64 KiB each read's part is given at
+    once, without a limit: nats-server sends all that waits for a reader as one message, which may be many megabytes.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_broken", "_fragments", "_fragments_bytes", "_pieces", "_remaining", "_rest", "_wanted")
+
+    def __init__(self, *, pieces: bool = False) -> None:
+        self._pieces = pieces
+        self._remaining = 0  # bytes of a long frame that are still to come, with `pieces`
         self._rest = bytearray()
         self._wanted = 0
         self._fragments: list[bytes] | None = None
@@ -76,14 +84,17 @@ class FrameReader:
         """Return everything that `data` completes."""
         if self._broken:
             return []
-        if self._rest:
+        items: list[Item] = []
+        if self._remaining:
+            items.append(data[: self._remaining])
+            data, self._remaining = data[self._remaining :], max(0, self._remaining - len(data))
+        elif self._rest:
             # Gathered, not parsed again at each read: a message in a thousand pieces costs its bytes once.
             self._rest += data
             if len(self._rest) < self._wanted:
                 return []
             data = bytes(self._rest)
             self._rest = bytearray()
-        items: list[Item] = []
         append, head_of = items.append, _HEAD.unpack_from
         position, end = 0, len(data)
         while position + 4 <= end:
@@ -146,9 +157,11 @@ class FrameReader:
             if start > end:
                 return position
             length = int.from_bytes(data[position + 2 : start], "big")
+        stop = start + length
+        if self._pieces and opcode < CLOSE:
+            return self._piece(data, position, start, stop, items, final=bool(final))
         if length + self._fragments_bytes > MESSAGE_BYTES_MAX:
             return self._break(items, position, 1009, f"a message above {MESSAGE_BYTES_MAX} bytes")
-        stop = start + length
         if stop > end:
             return position
         payload = data[start:stop]
@@ -167,6 +180,17 @@ class FrameReader:
             self._fragments = None
             self._fragments_bytes = 0
         return stop
+
+    def _piece(self, data: bytes, position: int, start: int, stop: int, items: list[Item], *, final: bool) -> int:
+        """Take what there is of a data frame, if it is a long one, else all; return as `_frame` does."""
+        there = min(stop, len(data)) if stop - start > _GATHERED_BYTES_MAX else stop
+        if there > len(data):
+            return position
+        if there > start or stop == start:
+            items.append(data[start:there])
+        self._remaining = stop - there
+        self._fragments = None if final else []
+        return there
 
     def _break(self, items: list[Item], position: int, code: int, text: str) -> int:
         self._broken = True

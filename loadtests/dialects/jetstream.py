@@ -116,7 +116,7 @@ class JetStream:
         storage: Storage = "memory",
         random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
-        self._websocket = WebSocket(place, "/", None, random_bits)
+        self._websocket = WebSocket(place, "/", None, random_bits, pieces=True)
         self._reader = NatsReader()
         self._ready = False
         self._storage = storage

@@ -50,7 +50,7 @@ class Nats:
     )
 
     def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
-        self._websocket = WebSocket(place, "/", None, random_bits)
+        self._websocket = WebSocket(place, "/", None, random_bits, pieces=True)
         self._reader = NatsReader()
         self._ready = False
         self._pending: deque[Event | None] = deque()  # what each answer will mean; None: nothing

@@ -2,7 +2,7 @@
 
 `feed` returns, in the order of the bytes:
 
-    bytes                   a whole message, for the dialect
+    bytes                   a whole message, or a piece of the byte stream, for the dialect
     UPGRADED                the handshake is done; messages may follow in the same read
     PONG                    the answer to `ping`
     Reply, Closed, Failed   events for the event loop, to be passed on as they are
@@ -47,10 +47,21 @@ class WebSocket:
 
     __slots__ = ("_closing", "_handshake", "_over", "_random_bits", "_reader")
 
-    def __init__(self, place: Place, path: str, subprotocol: str | None, random_bits: Callable[[int], int]) -> None:
-        """`path` and `subprotocol` are the dialect's own; what the place says goes before them."""
+    def __init__(
+        self,
+        place: Place,
+        path: str,
+        subprotocol: str | None,
+        random_bits: Callable[[int], int],
+        *,
+        pieces: bool = False,
+    ) -> None:
+        """`path` and `subprotocol` are the dialect's own; what the place says goes before them.
+
+        `pieces`: messages carry a byte stream and mean nothing, so that long ones are given as they come.
+        """
         self._handshake: Handshake | None = handshake(place, place.path or path, subprotocol, random_bits)
-        self._reader = FrameReader()
+        self._reader = FrameReader(pieces=pieces)
         self._random_bits = random_bits
         self._closing = False
         self._over = False

@@ -80,6 +80,29 @@ def test_any_split_gives_what_the_library_wrote(output: tuple[bytes, list[Item]]
     assert [item for piece in pieces(data, cuts) for item in reader.feed(piece)] == expected
 
 
+def parts(items: list[Item]) -> tuple[bytes, list[Item]]:
+    """Return the byte stream in the messages, and the controls."""
+    stream = b"".join(item for item in items if isinstance(item, bytes))
+    return stream, [item for item in items if not isinstance(item, bytes)]
+
+
+@given(output=server_output(), cuts=st.lists(st.integers(0, 2**32), max_size=12))
+@settings(max_examples=120, deadline=None)
+def test_any_split_gives_the_same_byte_stream(output: tuple[bytes, list[Item]], cuts: list[int]) -> None:
+    data, expected = output
+    reader = FrameReader(pieces=True)
+    assert parts([item for piece in pieces(data, cuts) for item in reader.feed(piece)]) == parts(expected)
+
+
+def test_what_there_is_of_a_long_message_is_given_at_once_without_a_limit() -> None:
+    reader = FrameReader(pieces=True)
+    length = 2 * MESSAGE_BYTES_MAX
+    assert reader.feed(b"\x82\x7f" + length.to_bytes(8, "big")) == []
+    assert reader.feed(b"abc") == [b"abc"]
+    rest = bytes(length - 3)
+    assert reader.feed(rest + server_frame(PING, b"") + server_frame(2, b"next")) == [rest, Control(PING, b""), b"next"]
+
+
 def test_byte_by_byte() -> None:
     payloads = [b"x" * 300, b"", b"y" * 126, b"z" * 70_000]
     data = b"".join(server_frame(2, payload) for payload in payloads) + server_frame(PING, b"")
