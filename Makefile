@@ -66,7 +66,7 @@ peers: $(READY) ## install what the relay is measured against
 	else echo "bun and socket.io need npm to be installed; Debian's package is called npm" >&2; fi
 	@test -x .peers/nostr/bin/python || $(BIN)/python -m venv .peers/nostr
 	@.peers/nostr/bin/pip install -q --disable-pip-version-check nostr-relay
-	@$(BIN)/python -m benchmarks.peers.catalogue
+	@$(BIN)/relaymark targets
 
 # Hostile connections against the relay in one process; a fault prints the number that replays it.
 fuzz: $(READY) ## hostile bytes for the relay, SECONDS=60 of them

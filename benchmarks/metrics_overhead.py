@@ -22,9 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.fast_load.clients import RelayClient, Role
@@ -32,8 +30,6 @@ from benchmarks.fast_load.closed_loop import BLOCK_S, TURN_S, ClosedLoop, Shape,
 from benchmarks.fast_load.connections import connections
 from benchmarks.fast_load.counting import CountingError
 from benchmarks.fast_load.lockstep import instructions_per_delivery
-from benchmarks.fast_load.serving import serving
-from benchmarks.peers.catalogue import all_peers
 from benchmarks.rig import instructions
 from benchmarks.rig.instructions import ToolError
 from benchmarks.rig.processes import (
@@ -43,6 +39,7 @@ from benchmarks.rig.processes import (
     ended_by_signal,
     free_port,
     raise_file_limit,
+    running,
     stop,
 )
 from benchmarks.rig.say import say
@@ -51,6 +48,7 @@ from benchmarks.rig.tables import plain, thousands
 from benchmarks.rig.usage import Meter, no_collections
 from benchmarks.throughput.goals import OTHERS_MAX
 from benchmarks.throughput.shapes import SHAPES
+from relaymark import child
 
 COST_MAX: Final = 0.02
 """Share of its throughput that the metrics may take."""
@@ -141,12 +139,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure_round(shape: Shape, cores: Cores, pairs: int, number: int) -> Round:
-    """ClosedLoop two relays in turn, `pairs` times. Raises CountingError, ServerError, OSError."""
-    relay, port = all_peers()["reference"], free_port()
+    """Load two relays in turn, `pairs` times. Raises CountingError, ServerError, OSError."""
+    port = free_port()
     total_without, total_scraped = _Total(), _Total()
     with (
-        serving(relay, cores) as plain_server,
-        serving(relay, cores, *_metrics(port)) as server,
+        running(_relay(), cores) as plain_server,
+        running(_relay(port), cores) as server,
         loaded(RelayClient(), plain_server, shape) as plain_load,
         loaded(RelayClient(), server, shape) as load,
         _scraper(port, cores) as scraping,
@@ -196,9 +194,10 @@ class _Total:
         return self._delivered / self._elapsed_ns * 1e9
 
 
-def _metrics(port: int) -> list[str]:
-    """Return the option that makes the relay serve its metrics."""
-    return ["--metrics", f"127.0.0.1:{port}"]
+def _relay(metrics_port: int | None = None) -> list[str]:
+    """Return what starts the relay, with a listener for metrics or without: as a target it always has one."""
+    metrics = [] if metrics_port is None else ["--metrics", f"127.0.0.1:{metrics_port}"]
+    return child("serve", "--listen", "127.0.0.1:0", "--store", "memory", *metrics)
 
 
 @contextmanager
@@ -262,7 +261,7 @@ def measure_scrapes(cores: Cores, count: int, scrapes: int = SCRAPES) -> Scrapes
     """Scrape a relay that has `count` connections, each subscribed to a stream of its own."""
     port, client = free_port(), RelayClient()
     with (
-        serving(all_peers()["reference"], cores, *_metrics(port)) as server,
+        running(_relay(port), cores) as server,
         connections(client, server, [(stream, Role.SUBSCRIBE) for stream in range(count)]),
     ):
         time.sleep(SCRAPE_EVERY_S)
@@ -285,17 +284,13 @@ def count_instructions(cores: Cores) -> Counts | None:
     tool = instructions.find()
     if tool is None:
         return None
-    relay = all_peers()["reference"]
-    assert relay.binary is not None, "it is ours"
-    with TemporaryDirectory(prefix="relaymark-") as directory:
-        command = relay.command(relay.binary, Path(directory), 0)
-        pairs = [
-            (
-                instructions_per_delivery(command, {}, tool.fresh(), cores),
-                instructions_per_delivery([*command, *_metrics(0)], {}, tool.fresh(), cores),
-            )
-            for _ in range(COUNTS)
-        ]
+    pairs = [
+        (
+            instructions_per_delivery(_relay(), {}, tool.fresh(), cores),
+            instructions_per_delivery(_relay(0), {}, tool.fresh(), cores),
+        )
+        for _ in range(COUNTS)
+    ]
     return Counts(tool=tool.name, pairs=tuple(pairs))
 
 

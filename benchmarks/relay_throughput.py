@@ -26,7 +26,6 @@ from benchmarks.fast_load.clients import client_of
 from benchmarks.fast_load.closed_loop import BLOCK_S, ClosedLoop, Shape, Throughput, loaded, measure_in_turn
 from benchmarks.fast_load.counting import CountingError
 from benchmarks.fast_load.serving import serving
-from benchmarks.peers.catalogue import Peer, all_peers
 from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.rig.say import say
 from benchmarks.rig.tables import markdown, plain
@@ -37,6 +36,8 @@ from benchmarks.throughput.report import beside_lines, goal_lines, idle_lines, s
 from benchmarks.throughput.shapes import SHAPES, SQLITE_SHAPES
 from loadtests.results.environment import commit, machine
 from loadtests.results.exit_codes import EXIT_INTERRUPTED
+from loadtests.target.catalogue import CATALOGUE
+from loadtests.target.target import Target
 
 TARGETS: Final = ("reference", "reference@sqlite", "reference@trio-websocket", "reference@uvloop", "nats", "bun")
 WARMUP_S: Final = 0.5
@@ -111,16 +112,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _installed(names: Sequence[str]) -> list[Peer]:
-    known = all_peers()
+def _installed(names: Sequence[str]) -> list[Target]:
+    chosen = []
     for name in names:
-        if known[name].binary is None:
-            say(f"{name} is not installed and left out; to get it: {known[name].how_to_get}")
-    return [known[name] for name in names if known[name].binary is not None]
+        how_to_get = CATALOGUE[name].missing()
+        if how_to_get is None:
+            chosen.append(CATALOGUE[name])
+        else:
+            say(f"{name} is not installed and left out; to get it: {how_to_get}")
+    return chosen
 
 
 def _throughput(
-    results: Results, targets: list[Peer], shapes: list[Shape], cores: Cores, options: argparse.Namespace
+    results: Results, targets: list[Target], shapes: list[Shape], cores: Cores, options: argparse.Namespace
 ) -> None:
     for number in range(options.rounds):
         for shape in shapes:
@@ -131,12 +135,12 @@ def _throughput(
 
 
 def _in_turn(
-    results: Results, targets: list[Peer], shape: Shape, cores: Cores, options: argparse.Namespace, number: int
-) -> list[tuple[Peer, Throughput]]:
+    results: Results, targets: list[Target], shape: Shape, cores: Cores, options: argparse.Namespace, number: int
+) -> list[tuple[Target, Throughput]]:
     """Start all targets and load them in turn; a failure is kept for the report and for the exit code."""
     blocks = max(1, round(options.seconds / BLOCK_S))
     block_s = options.seconds / blocks
-    running: list[Peer] = []
+    running: list[Target] = []
     loads: list[tuple[Server, ClosedLoop]] = []
     figures: list[Throughput | CountingError | OSError] = []
     try:
@@ -170,7 +174,7 @@ def _failed(results: Results, what: str, error: Exception) -> None:
     say(results.failures[-1])
 
 
-def _idle(results: Results, targets: list[Peer], cores: Cores, options: argparse.Namespace) -> None:
+def _idle(results: Results, targets: list[Target], cores: Cores, options: argparse.Namespace) -> None:
     for target in targets:
         for own_streams in (False, True):
             idle = _attempt(
@@ -187,7 +191,7 @@ def _idle(results: Results, targets: list[Peer], cores: Cores, options: argparse
                 say(f"idle: {target.name:15} {idle.bytes_each:8,.0f} bytes a connection, {idle.streams} streams")
 
 
-def _room(results: Results, targets: list[Peer], cores: Cores, options: argparse.Namespace) -> None:
+def _room(results: Results, targets: list[Target], cores: Cores, options: argparse.Namespace) -> None:
     for number in range(options.rounds):
         for target in targets:
             beside = _attempt(
@@ -204,7 +208,7 @@ def _room(results: Results, targets: list[Peer], cores: Cores, options: argparse
                 say(f"round {number + 1}: {target.name:15} private p99 beside the room {beside.ratio:.2f} times")
 
 
-def _attempt(results: Results, what: str, target: Peer, cores: Cores, run: Callable[..., _T]) -> _T | None:
+def _attempt(results: Results, what: str, target: Target, cores: Cores, run: Callable[..., _T]) -> _T | None:
     """Run one measurement on a fresh server; a failure is kept for the report and for the exit code."""
     try:
         with serving(target, cores) as server:

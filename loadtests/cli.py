@@ -24,7 +24,7 @@ def run(scenario: str = "evening-peak", *, options: Annotated[RunOptions, Parame
     Parameters
     ----------
     scenario
-        private-chat, room, typing-storm, receipt-storm, tips, media, flash-crowd, reconnect-storm, slow-readers, or
+        private-chat, room, typing-storm, receipt-storm, tips, media, flash-crowd, reconnect-storm, slow-readers, mix, or
         evening-peak: all of them mixed.
     """
     try:

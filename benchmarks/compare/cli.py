@@ -1,65 +1,75 @@
-"""`relaymark compare`: options to a plan, the measuring, and what is written.
+"""`relaymark compare`: options to a plan, all of them checked at once.
 
-Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 120 the latencies of a target are invalid, 122 a target
-did not start, or none is installed.
+Exit codes: 0 done, 99 a threshold was missed, 104 options that cannot work, 105 interrupted, 120 the latencies of a target
+are invalid, 122 a target did not start, or none is installed.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from benchmarks.compare.report import Comparison, content, invalid, text, write_results
-from benchmarks.compare.session import ROUNDS_MIN, Measurements, measure, plan
-from benchmarks.peers.catalogue import all_peers, version_of
+from benchmarks.compare.measurements import PARTICIPANTS, ROUNDS_MIN, ComparePlan, plan
 from benchmarks.rig.files import unwritable
-from benchmarks.rig.priority import preferred
-from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
-from benchmarks.rig.say import complain, say
-from benchmarks.rig.tables import markdown as markdown_table
-from benchmarks.rig.tables import plain
-from loadtests.report.html import render
-from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_TARGET
-from loadtests.results.files import ResultsError, create_run_directory, write_files
+from benchmarks.rig.say import complain
+from loadtests.options import cannot_write, read_thresholds
+from loadtests.results.exit_codes import EXIT_CONFIGURATION
+from loadtests.settings import problems_of, seconds
+from loadtests.target.spec import SpecError, read
+from loadtests.target.target import Target
 
 DEFAULT: Final = ("reference", "reference@trio-websocket", "reference@uvloop", "nats", "bun")
 ROUNDS_MAX: Final = 1000
-_SPARE_FILES: Final = 200
 _FLAG: Final = Parameter(negative=())
 
 
 def compare(
     *targets: str,
+    scenario: str = "mix",
+    participants: int = PARTICIPANTS,
+    rate: float | None = None,
+    duration: str | None = None,
     quick: Annotated[bool, _FLAG] = False,
     rounds: int | None = None,
     seed: int = 1,
+    threshold: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    targets_file: Path | None = None,
     json: Path | None = None,
     markdown: Path | None = None,
     out: Path = Path("runs"),
 ) -> int:
-    """Measure several relays in turn under the same sealed work: throughput, latency, CPU, memory, losses.
+    """Measure several relays in turn under the same sealed work: latency, CPU, memory, losses, and how much each carries.
 
-    Each relay is started and stopped here, on a core of its own. Every round measures every one of them, next to each
-    other in time: first at a load that all of them carry, then as much as it can take.
+    Every round gives every relay its turn, next to each other in time: a run of the scenario, by the same load processes
+    from the first to the last, on a fresh server where it is one that is started here, alone on a core; then, on the same
+    server, a closed window that counts how much it carries. Relays that run already get the runs alone.
 
     Parameters
     ----------
     targets
-        Any of reference, reference@trio-websocket, reference@uvloop, reference@sqlite, nats, bun, nchan, mosquitto,
-        redis, valkey, centrifugo. The ratios are to the first. Default: reference reference@trio-websocket
-        reference@uvloop nats bun.
+        Names of `relaymark targets`, DIALECT@URL, FILE.py:Class@URL, or sections of targets.toml. The ratios are to the
+        first. Default: reference reference@trio-websocket reference@uvloop nats bun.
+    scenario
+        What `relaymark run` runs. The default has rooms of all sizes and private chats, and nothing but messages.
+    participants
+        Of the scenario.
+    rate
+        Chat messages a second. Default: what the load carries, and at most half of what the slowest target does.
+    duration
+        Length of each run. Default: 6s, quick: 2s.
     quick
         Shorter turns and 5 rounds, instead of 10.
     rounds
         How often every target has its turn, at least 3.
     seed
-        Equal seeds give equal work, byte for byte.
+        Equal seeds give equal schedules.
+    threshold
+        As of `relaymark run`, asked of each target over all its rounds; may be given several times.
+    targets_file
+        Where sections of targets are read from. Default: targets.toml, if there is one here.
     json
         Also write every figure to this file.
     markdown
@@ -67,74 +77,58 @@ def compare(
     out
         Folder for the results; each comparison makes its own in it, with one run a turn and a report.
     """
-    known = all_peers()
-    names = list(targets or DEFAULT)
-    problems = [f"{name} is no target: there are {', '.join(known)}." for name in names if name not in known]
-    problems += [f"{name} is named twice." for name in dict.fromkeys(names) if names.count(name) > 1]
-    if rounds is not None and not ROUNDS_MIN <= rounds <= ROUNDS_MAX:
-        problems.append(f"--rounds must be {ROUNDS_MIN} to {ROUNDS_MAX}, not {rounds}: fewer give no interval.")
+    problems: list[str] = []
+    planned = _plan(scenario, participants, rate, duration, quick, rounds, seed, problems)
+    thresholds, wrong = read_thresholds(threshold)
+    problems += wrong
+    chosen = _targets(list(targets or DEFAULT), targets_file, problems)
     problems += unwritable({"json": json, "markdown": markdown})
+    if problem := cannot_write(out):
+        problems.append(problem)
     if problems:
         return complain("relaymark compare", problems, EXIT_CONFIGURATION)
-    left_out = {name: f"it is not installed; to get it: {known[name].how_to_get}" for name in names}
-    left_out = {name: why for name, why in left_out.items() if known[name].binary is None}
-    for name, why in left_out.items():
-        say(f"{name} is left out: {why}")
-    chosen = {name: known[name] for name in names if name not in left_out}
-    if not chosen:
-        return complain("relaymark compare", ["none of these targets is installed."], EXIT_TARGET)
-    planned = plan(quick=quick, rounds=rounds, seed=seed)
-    started_unix_ns = time.time_ns()
-    try:
-        raise_file_limit(planned.held + _SPARE_FILES)
-        directory = create_run_directory(out, "compare", started_unix_ns)
-    except (ServerError, ResultsError) as error:
-        return complain("relaymark compare", [f"{error}."], EXIT_CONFIGURATION)
-    cores, measured, interrupted = choose_cores(), Measurements(probes={}, turns=[], failures={}), False
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {cores.load})
-        with ended_by_signal(), preferred():
-            measure(measured, list(chosen.values()), planned, cores, directory, say)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        os.sched_setaffinity(0, allowed)
-    comparison = Comparison(
-        targets=chosen,
-        versions={name: version_of(target) for name, target in chosen.items()},
-        left_out=left_out,
-        plan=planned,
-        cores=cores,
-        measured=measured,
-        started_unix_ns=started_unix_ns,
-        command=("relaymark", *sys.argv[1:]),
-        interrupted=interrupted,
+    from benchmarks.compare import command  # gevent, which the engine needs, changes the process that imports it
+
+    return command.run(chosen, planned, thresholds, out=out, json=json, markdown=markdown)
+
+
+def _plan(
+    scenario: str,
+    participants: int,
+    rate: float | None,
+    duration: str | None,
+    quick: bool,
+    rounds: int | None,
+    seed: int,
+    problems: list[str],
+) -> ComparePlan:
+    run_s = None
+    if duration is not None:
+        try:
+            run_s = seconds(duration)
+        except ValueError as error:
+            problems.append(f"--duration: {error}.")
+    if rounds is not None and not ROUNDS_MIN <= rounds <= ROUNDS_MAX:
+        problems.append(f"--rounds must be {ROUNDS_MIN} to {ROUNDS_MAX}, not {rounds}: fewer give no interval.")
+    made = plan(
+        quick=quick,
+        rounds=rounds,
+        seed=seed,
+        scenario=scenario,
+        participants=participants,
+        rate=rate,
+        run_s=run_s,
     )
-    print(text(comparison, plain))
-    try:
-        _write(comparison, directory, {json: content, markdown: _as_markdown})
-    except ResultsError as error:
-        return complain("relaymark compare", [f"{error}."], EXIT_CONFIGURATION)
-    say(f"results: {directory}")
-    if interrupted:
-        return EXIT_INTERRUPTED
-    if measured.failures:
-        return EXIT_TARGET
-    return EXIT_INVALID if invalid(comparison) else EXIT_OK
+    problems += problems_of(made.settings(""))
+    return made
 
 
-def _as_markdown(comparison: Comparison) -> bytes:
-    return f"{text(comparison, markdown_table)}\n".encode()
-
-
-def _write(comparison: Comparison, directory: Path, asked: Mapping[Path | None, Callable[[Comparison], bytes]]) -> None:
-    """Write everything into `directory`, and what was asked for where it was. Raises ResultsError."""
-    results = write_results(comparison, directory)
-    files = {"compare.json": content(comparison), "compare.md": _as_markdown(comparison)}
-    if len(results) > 1:
-        files["report.html"] = render(results).encode()
-    write_files(directory, files)
-    for path, make in asked.items():
-        if path is not None:
-            write_files(path.parent, {path.name: make(comparison)})
+def _targets(names: Sequence[str], file: Path | None, problems: list[str]) -> list[Target]:
+    problems += [f"{name} is named twice." for name in dict.fromkeys(names) if names.count(name) > 1]
+    found = []
+    for name in names:
+        try:
+            found.append(read(name, file))
+        except SpecError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return found

@@ -1,12 +1,12 @@
-"""Who carries more, and by how much: an order with ties, and ratios with intervals. Pure.
+"""Who carries more, who is quicker, and by how much: an order with ties, and ratios with intervals. Pure.
 
 The run is the unit: figures of two targets are paired by round, as they were taken next to each other, and the pairs are
-resampled (benchmarks/rig/statistics.py). A turn that other processes disturbed is left out wherever enough turns remain;
-whether it is, is decided by what they took of the server's core, never by the turn's figures.
+resampled (benchmarks/rig/statistics.py). A turn that other processes disturbed, or whose run is invalid, is left out
+wherever enough turns remain; that is decided by what happened to the load and to the server's core, never by the figures.
 
 The order is by the median of the saturation. A target is tied with the first of the group before it unless the whole
 interval of their ratio is below 1 by a margin: then a new group begins. Tied targets stand in the order in which they
-were measured first. Percentiles of several rounds are read from merged histograms.
+were named. Percentiles of several rounds are read from merged histograms.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.compare.session import Turn
+from benchmarks.compare.saturate import Saturation
 from benchmarks.rig.statistics import PAIRS_MIN, Estimate, of_pairs
 from loadtests.measuring.histogram import Histogram
+from loadtests.report.words import main_histogram
+from loadtests.results.schema import Result
 
 OTHERS_MAX: Final = 0.10
 """Share of a core: beyond, a turn is disturbed."""
@@ -29,20 +31,57 @@ LOAD_CPU_MAX: Final = 0.90
 TIE: Final = 1.05
 """A ratio within this factor of 1 decides no order: two calls on one machine may differ by as much."""
 
-Figure = Callable[[Turn], float]
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """One target in one round.
+
+    `others_cpu`: what other processes took of the relay's core during the run, None where that is not known;
+    `saturation`: None of a relay that was not started here.
+    """
+
+    target: str
+    round: int
+    result: Result
+    others_cpu: float | None
+    saturation: Saturation | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether the run may be believed, and nothing disturbed it."""
+        return not self.result.findings and (self.others_cpu or 0.0) <= OTHERS_MAX
+
+    @property
+    def sound_saturation(self) -> bool:
+        """Whether nothing disturbed the closed window."""
+        return self.saturation is not None and self.saturation.others_cpu <= OTHERS_MAX
 
 
 class TurnFigure(Struct, frozen=True, kw_only=True):
+    """One figure of a turn; `sound` says whether it counts."""
+
     name: str
-    figure: Figure
-    higher_is_better: bool = False
+    figure: Callable[[Turn], float | None]
+    sound: Callable[[Turn], bool] = lambda turn: turn.sound
 
 
-METRICS: Final = (
-    TurnFigure(name="throughput", figure=lambda turn: turn.saturation.deliveries_per_s, higher_is_better=True),
-    TurnFigure(name="p50", figure=lambda turn: turn.pace.deliver.percentile(50)),
-    TurnFigure(name="p99", figure=lambda turn: turn.pace.deliver.percentile(99)),
-    TurnFigure(name="CPU a delivery", figure=lambda turn: turn.saturation.cpu_ns_per_delivery),
+def _percentile(percent: float) -> Callable[[Turn], float | None]:
+    return lambda turn: main_histogram(turn.result).percentile(percent) or None
+
+
+def _cpu(turn: Turn) -> float | None:
+    return turn.result.relay.cpu_ns_per_delivery if turn.result.relay else None
+
+
+THROUGHPUT: Final = TurnFigure(
+    name="throughput",
+    figure=lambda turn: turn.saturation.deliveries_per_s if turn.saturation else None,
+    sound=lambda turn: turn.sound_saturation,
+)
+FIGURES: Final = (
+    TurnFigure(name="p50", figure=_percentile(50)),
+    TurnFigure(name="p99", figure=_percentile(99)),
+    TurnFigure(name="CPU a delivery", figure=_cpu),
+    THROUGHPUT,
 )
 
 
@@ -62,68 +101,63 @@ class TargetRatio(Struct, frozen=True, kw_only=True):
     interval: Estimate | None
 
 
-def disturbed(turn: Turn) -> bool:
-    """Tell whether other processes took so much of the server's core that the figures are theirs too."""
-    return max(turn.saturation.others_cpu, turn.pace.others_cpu) > OTHERS_MAX
+def turns_of(turns: Sequence[Turn], target: str, figure: TurnFigure) -> list[Turn]:
+    """Return the turns of a target that count for a figure: the sound ones, or all where those are too few."""
+    own = [turn for turn in turns if turn.target == target and figure.figure(turn) is not None]
+    sound = [turn for turn in own if figure.sound(turn)]
+    return sound if len(sound) >= PAIRS_MIN else own
 
 
-def turns_of(turns: Sequence[Turn], target: str) -> list[Turn]:
-    """Return the turns of a target that count."""
-    own = [turn for turn in turns if turn.target == target]
-    calm = [turn for turn in own if not disturbed(turn)]
-    return calm if len(calm) >= PAIRS_MIN else own
-
-
-def pairs(turns: Sequence[Turn], base: str, target: str, figure: Figure) -> list[tuple[float, float]]:
-    """Return (base, target) of every round that has both, without disturbed ones if enough are left."""
+def pairs(turns: Sequence[Turn], base: str, target: str, figure: TurnFigure) -> list[tuple[float, float]]:
+    """Return (base, target) of every round that has both, only of sound turns if enough are left."""
     firsts = {turn.round: turn for turn in turns if turn.target == base}
     both = [(firsts[turn.round], turn) for turn in turns if turn.target == target and turn.round in firsts]
-    calm = [pair for pair in both if not any(map(disturbed, pair))]
-    return [(figure(first), figure(second)) for first, second in (calm if len(calm) >= PAIRS_MIN else both)]
+    sound = [pair for pair in both if all(map(figure.sound, pair))]
+    values = [tuple(map(figure.figure, pair)) for pair in (sound if len(sound) >= PAIRS_MIN else both)]
+    return [(first, second) for first, second in values if first is not None and second is not None]
 
 
-def ratio(turns: Sequence[Turn], metric: TurnFigure, base: str, target: str) -> TargetRatio:
+def ratio(turns: Sequence[Turn], figure: TurnFigure, base: str, target: str) -> TargetRatio:
     """Compare two targets in one figure."""
-    paired = pairs(turns, base, target, metric.figure)
+    paired = pairs(turns, base, target, figure)
     enough = len(paired) >= PAIRS_MIN and min(min(pair) for pair in paired) > 0
-    return TargetRatio(metric=metric.name, target=target, base=base, interval=of_pairs(paired) if enough else None)
+    return TargetRatio(metric=figure.name, target=target, base=base, interval=of_pairs(paired) if enough else None)
 
 
 def order(turns: Sequence[Turn]) -> list[Standing]:
-    """Return the targets by saturation throughput, the one that carries most first."""
-    throughput = METRICS[0]
-    names = sorted(
-        dict.fromkeys(turn.target for turn in turns),
-        key=lambda name: -median(throughput.figure(turn) for turn in turns_of(turns, name)),
-    )
+    """Return the targets by throughput at saturation, the one that carries most first; those without it are left out."""
+
+    def middle(name: str) -> float:
+        return median(THROUGHPUT.figure(turn) or 0.0 for turn in turns_of(turns, name, THROUGHPUT))
+
+    named = list(dict.fromkeys(turn.target for turn in turns if turn.saturation is not None))
     groups: list[list[str]] = []
-    for name in names:
-        interval = ratio(turns, throughput, groups[-1][0], name).interval if groups else None
+    for name in sorted(named, key=middle, reverse=True):
+        interval = ratio(turns, THROUGHPUT, groups[-1][0], name).interval if groups else None
         if groups and (interval is None or interval.high * TIE >= 1):
             groups[-1].append(name)
         else:
             groups.append([name])
-    named = list(dict.fromkeys(turn.target for turn in sorted(turns, key=lambda turn: turn.round)))
-    places: list[Standing] = []
+    standings: list[Standing] = []
     for group in groups:
-        rank = len(places) + 1
-        places += [Standing(rank=rank, target=name) for name in sorted(group, key=named.index)]
-    return places
+        rank = len(standings) + 1
+        standings += [Standing(rank=rank, target=name) for name in sorted(group, key=named.index)]
+    return standings
 
 
-def in_words(places: Sequence[Standing]) -> str:
+def in_words(standings: Sequence[Standing]) -> str:
     """Return the order in one line: `bun = reference > nats`."""
     text = ""
-    for before, place in zip((None, *places), places, strict=False):
+    for before, standing in zip((None, *standings), standings, strict=False):
         if before is not None:
-            text += " = " if before.rank == place.rank else " > "
-        text += place.target
+            text += " = " if before.rank == standing.rank else " > "
+        text += standing.target
     return text
 
 
 def merged(turns: Sequence[Turn], target: str) -> Histogram:
-    """Return the deliveries of a target at the fixed load over all rounds that count, from the intended send."""
+    """Return the deliveries of a target over all rounds that count, from the intended send."""
     total = Histogram()
-    for turn in turns_of(turns, target):
-        total.merge(turn.pace.deliver)
+    for turn in turns_of(turns, target, FIGURES[0]):
+        total.merge(main_histogram(turn.result))
     return total

@@ -18,11 +18,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.compare.links import Link, LoadError, MakeDialect, attach_of, joined
+from benchmarks.compare.members import LoadError, Member, attach_of, joined
 from benchmarks.compare.workload import RING, SUBSCRIBERS, keyring, rings, sequence
-from benchmarks.rig.processes import Cores, Server
-from benchmarks.rig.usage import Meter, no_collections
+from benchmarks.rig.processes import Cores
+from benchmarks.rig.usage import Meter, no_collections, tree_of
 from loadtests.dialects.base import Published
+from loadtests.settings import Settings
 from relay.capability import Right
 
 WINDOW: Final = 256
@@ -49,26 +50,24 @@ class Saturation(Struct, frozen=True, kw_only=True):
     wrong: int
 
 
-def saturate(
-    server: Server, make: MakeDialect, cores: Cores, *, seed: int, seconds: float, warmup_s: float
-) -> Saturation:
-    """Keep the window full for so long. Raises LoadError."""
-    keys = keyring(seed, "saturate")
-    members = [
+def saturate(settings: Settings, pid: int, cores: Cores, *, seconds: float, warmup_s: float) -> Saturation:
+    """Keep the window full for so long; `pid` and what it started is the relay. Raises LoadError, ServerError."""
+    seed, keys = settings.seed, keyring(settings.seed, "saturate")
+    attaches = [
         attach_of(keys, stream, right)
         for right in (Right.SUBSCRIBE, Right.PUBLISH)
         for stream, subscribers in enumerate(SUBSCRIBERS)
         for _ in range(subscribers if right is Right.SUBSCRIBE else 1)
     ]
-    with joined(server, make, members) as links, no_collections():
+    with joined(settings, attaches) as members, no_collections():
         window = _Window(
-            links[: -len(SUBSCRIBERS)], links[-len(SUBSCRIBERS) :], rings(keys), sequence(seed, "saturate")
+            members[: -len(SUBSCRIBERS)], members[-len(SUBSCRIBERS) :], rings(keys), sequence(seed, "saturate")
         )
         try:
             window.publish()
             window.run(warmup_s)
             delivered, acknowledged = window.delivered, window.acknowledged
-            meter = Meter(cores, server.pid)
+            meter = Meter(cores, *tree_of(pid))
             elapsed_ns = window.run(seconds)
             usage = meter.read()
             delivered, acknowledged = window.delivered - delivered, window.acknowledged - acknowledged
@@ -95,14 +94,14 @@ class _Window:
 
     def __init__(
         self,
-        subscribers: Sequence[Link],
-        publishers: Sequence[Link],
+        subscribers: Sequence[Member],
+        publishers: Sequence[Member],
         records: list[list[bytes]],
         streams: Iterator[int],
     ) -> None:
-        self._publishers = {link.socket.fileno(): link for link in publishers}
+        self._publishers = {member.socket.fileno(): member for member in publishers}
         self._by_stream = list(publishers)
-        self._subscribers = {link.socket.fileno(): link for link in subscribers}
+        self._subscribers = {member.socket.fileno(): member for member in subscribers}
         self._records = records
         self._streams = streams
         self._id = 0
@@ -129,11 +128,11 @@ class _Window:
             return
         frames: dict[int, list[bytes]] = {}
         for stream in islice(self._streams, free):
-            link = self._by_stream[stream]
+            member = self._by_stream[stream]
             self._id += 1
-            sealed = self._records[stream][link.position % RING]
-            link.position += 1
-            frames.setdefault(stream, []).append(link.dialect.publish(stream, self._id, sealed))
+            sealed = self._records[stream][member.position % RING]
+            member.position += 1
+            frames.setdefault(stream, []).append(member.dialect.publish(stream, self._id, sealed))
             self._due += SUBSCRIBERS[stream]
         self._published += free
         for stream, parts in frames.items():
@@ -176,23 +175,23 @@ class _Window:
 
     def _serve(self, timeout_s: float) -> None:
         for descriptor, _ in self._acks.poll(timeout_s):
-            link = self._publishers[descriptor]
-            for event in link.dialect.receive(link.read()):
+            member = self._publishers[descriptor]
+            for event in member.dialect.receive(member.read()):
                 if isinstance(event, Published):
                     self.acknowledged += 1
                 elif type(event) is not tuple:
-                    link.other(event)
-            if link.waiting:
-                link.send(b"")
+                    member.other(event)
+            if member.waiting:
+                member.send(b"")
         self.publish()
 
     def _drain(self) -> None:
         records = self._records
         delivered = reads = 0
         for descriptor, _ in self._arrivals.poll(0, len(self._subscribers)):
-            link = self._subscribers[descriptor]
-            position, ring = link.position, records[link.stream]
-            for event in link.dialect.receive(link.read()):
+            member = self._subscribers[descriptor]
+            position, ring = member.position, records[member.stream]
+            for event in member.dialect.receive(member.read()):
                 if type(event) is tuple:
                     sealed: bytes = event[3]  # type: ignore[misc, assignment]  # the only event that is a plain tuple
                     if sealed != ring[position % RING]:
@@ -204,8 +203,8 @@ class _Window:
                     position += 1
                     delivered += 1
                 else:
-                    link.other(event)
-            link.position = position
+                    member.other(event)
+            member.position = position
             reads += 1
             if reads == 32:
                 # No acknowledgement is to wait for a long drain.

@@ -1,159 +1,210 @@
 """The measuring: a probe of every target, then rounds in which each has its turn, each time on a fresh server.
 
-The probe tells what an idle connection takes, and, by the slowest target, which load all can carry. In a round a target
-is first paced at that load and then saturated. The order moves on by one a round, so that none is always first.
+A turn is a run of the scenario by the engine, whose workers stay for the whole comparison, and then a closed window on
+the same server. The probe tells what an idle connection takes, and, by the slowest target, which load all can carry.
+The order moves on by one a round, so that none is always first. A relay that runs already is not ours to fill: it has no
+probe and no closed window, and its turns are runs alone.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from benchmarks.compare.links import LoadError, attach_of, joined
-from benchmarks.compare.pace import Pace, pace
-from benchmarks.compare.saturate import Saturation, saturate
-from benchmarks.compare.workload import DELIVERIES_PER_PUBLISH, keyring
-from benchmarks.fast_load.serving import serving
-from benchmarks.peers.catalogue import Peer
-from benchmarks.rig.processes import Cores, Server, ServerError
+from benchmarks.compare.measurements import ComparePlan, Measurements, Probe
+from benchmarks.compare.members import LoadError
+from benchmarks.compare.ranking import Turn
+from benchmarks.compare.saturate import Saturation
+from benchmarks.compare.window import Window
+from benchmarks.compare.workload import DELIVERIES_PER_PUBLISH
+from benchmarks.rig.processes import Cores, ServerError
 from benchmarks.rig.say import Say
-from benchmarks.rig.usage import resident_bytes
-from relay.capability import Right
+from benchmarks.rig.usage import core_busy_ns
+from loadtests.address import TargetError
+from loadtests.control.facts import RunFacts
+from loadtests.dialects.find import find
+from loadtests.engine import Engine
+from loadtests.report.words import main_histogram
+from loadtests.results.files import write
+from loadtests.settings import Settings
+from loadtests.target.opening import OpenTarget, opened
+from loadtests.target.process import ProcessUsage
+from loadtests.target.target import Target
+from loadtests.workload.catalogue import DELIVERIES_PER_S_DEFAULT
 
 LOAD_SHARE: Final = 0.5
 """Share of the slowest target's saturation: far enough below that none of them queues for long."""
-DELIVERIES_PER_S_MAX: Final = 20_000.0
-"""The load opens every record; beyond, its own work would show in the latencies."""
-ROUNDS_MIN: Final = 3
+PUBLISH_WEIGHT: Final = 5
+"""What a publish costs, in deliveries: as the workload's default rate counts it."""
 SETTLE_S: Final = 0.5
 """Until buffers of the handshakes have been given back."""
-
+MASTER_NICER: Final = 10
+"""The master only adds up during a run: a worker on the same core goes first."""
 _T = TypeVar("_T")
 
 
-class ComparePlan(Struct, frozen=True, kw_only=True):
-    """How often and how long. `held`: idle connections whose memory is measured."""
+class Bench(Struct, frozen=True, kw_only=True):
+    """What measures, for the whole comparison."""
 
-    rounds: int
-    seed: int
-    probe_s: float
-    warmup_s: float
-    saturate_s: float
-    pace_s: float
-    held: int
-
-
-def plan(*, quick: bool, rounds: int | None, seed: int) -> ComparePlan:
-    """Return the plan of a quick or a full comparison."""
-    if quick:
-        return ComparePlan(
-            rounds=rounds or 5, seed=seed, probe_s=0.5, warmup_s=0.3, saturate_s=1.0, pace_s=2.0, held=1_000
-        )
-    return ComparePlan(
-        rounds=rounds or 10, seed=seed, probe_s=1.0, warmup_s=0.5, saturate_s=2.0, pace_s=6.0, held=4_000
-    )
+    engine: Engine
+    window: Window
+    cores: Cores
+    folder: Path
+    facts: Callable[[Target, OpenTarget], RunFacts]
+    go_on: Callable[[], None]
+    """Raises KeyboardInterrupt after a Ctrl-C."""
+    renices: bool
+    """This process may lower its priority, and raise it again."""
+    say: Say
 
 
-class Probe(Struct, frozen=True, kw_only=True):
-    """What one target takes when it is idle. `idle_bytes`: resident, with one connection; `held_bytes`: with `held` more."""
-
-    target: str
-    saturation: Saturation
-    held: int
-    idle_bytes: int
-    held_bytes: int
-
-    @property
-    def bytes_per_connection(self) -> float:
-        return (self.held_bytes - self.idle_bytes) / self.held
-
-
-class Turn(Struct, frozen=True, kw_only=True):
-    """One target in one round."""
-
-    target: str
-    round: int
-    started_unix_ns: int
-    pace: Pace
-    saturation: Saturation
-
-
-class Measurements(Struct, kw_only=True):
-    """All that was measured; `publishes_per_s` is the load of the pacing, 0 before it is known."""
-
-    probes: dict[str, Probe]
-    turns: list[Turn]
-    failures: dict[str, str]
-    """By target, why it could not be measured to the end."""
-    publishes_per_s: float = 0.0
-
-
-def measure(
-    measured: Measurements, targets: Sequence[Peer], plan: ComparePlan, cores: Cores, logs: Path, say: Say
-) -> None:
+def measure(measured: Measurements, targets: Sequence[Target], plan: ComparePlan, bench: Bench) -> None:
     """Fill `measured`, so that what was measured until an interruption is there. A target that fails is left out."""
     for target in targets:
-        probe = _attempt(measured, target, cores, logs, say, partial(_probe, target, cores, plan))
-        if probe is not None:
-            measured.probes[target.name] = probe
-            say(f"probe: {target.name:26} {probe.saturation.deliveries_per_s:10,.0f} deliveries/s")
-    left = [target for target in targets if target.name in measured.probes]
-    if not left:
-        return
-    slowest = min(probe.saturation.deliveries_per_s for probe in measured.probes.values())
-    measured.publishes_per_s = min(LOAD_SHARE * slowest, DELIVERIES_PER_S_MAX) / DELIVERIES_PER_PUBLISH
+        if target.started:
+            probe = _attempt(measured, target, bench, "probe", partial(_probe, plan, bench))
+            if probe is not None:
+                measured.probes[target.name] = probe
+                bench.say(_line_of_probe(probe))
+    measured.rate = plan.rate or _rate_for_all(measured.probes, plan)
+    plan = replace(plan, rate=measured.rate)
     for number in range(plan.rounds):
-        first = number % len(left)
+        left = [target for target in targets if target.name not in measured.failures]
+        first = number % len(left) if left else 0
         for target in left[first:] + left[:first]:
-            if target.name in measured.failures:
-                continue
-            run = partial(_turn, target, cores, plan, number, measured.publishes_per_s)
-            turn = _attempt(measured, target, cores, logs, say, run)
+            turn = _attempt(measured, target, bench, f"{number:02d}", partial(_turn, plan, bench, number))
             if turn is not None:
                 measured.turns.append(turn)
-                say(
-                    f"round {number + 1}: {target.name:26} {turn.saturation.deliveries_per_s:10,.0f} deliveries/s,"
-                    f" p50 {turn.pace.deliver.percentile(50) / 1e6:.2f} ms, p99 {turn.pace.deliver.percentile(99) / 1e6:.2f} ms"
-                )
+                bench.say(_line_of_turn(turn))
+
+
+def _rate_for_all(probes: Mapping[str, Probe], plan: ComparePlan) -> float:
+    """Return a rate that the load carries, and that is at most half of what the slowest target carries."""
+    carried = [probe.saturation.deliveries_per_s for probe in probes.values() if probe.saturation is not None]
+    loads = [rate * (1 + PUBLISH_WEIGHT / DELIVERIES_PER_PUBLISH) * LOAD_SHARE for rate in carried]
+    return min([DELIVERIES_PER_S_DEFAULT, *loads]) / plan.settings("").workload().load_per_message
+
+
+def _line_of_probe(probe: Probe) -> str:
+    carried = f"{probe.saturation.deliveries_per_s:10,.0f} deliveries/s" if probe.saturation else "not saturated"
+    return f"probe: {probe.target:26} {carried}, {probe.bytes_per_connection / 1024:.1f} KiB a connection"
+
+
+def _line_of_turn(turn: Turn) -> str:
+    p50_ms, p99_ms = (value / 1e6 for value in main_histogram(turn.result).percentiles((50, 99)))
+    carried = f", {turn.saturation.deliveries_per_s:,.0f} deliveries/s at saturation" if turn.saturation else ""
+    return f"round {turn.round + 1}: {turn.target:26} p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms{carried}"
 
 
 def _attempt(
-    measured: Measurements, target: Peer, cores: Cores, logs: Path, say: Say, run: Callable[[Server], _T]
+    measured: Measurements, target: Target, bench: Bench, name: str, run: Callable[[Target, OpenTarget, Path], _T]
 ) -> _T | None:
-    log = logs / f"{target.name}.log"
+    """Open the target in a folder of its own, and `run` something on it; a failure is kept for the report."""
+    bench.go_on()
+    folder = bench.folder / re.sub(r"[^\w.@-]+", "-", f"{name}-{target.name}")
     try:
-        with serving(target, cores, log=log) as server:
-            return run(server)
-    except (ServerError, LoadError, OSError) as error:
-        measured.failures[target.name] = f"{target.name}: {error} (log: {log})"
-        say(measured.failures[target.name])
+        folder.mkdir()
+        with opened(target, folder, cores={bench.cores.server}) as found:
+            measured.versions.setdefault(target.name, found.version)
+            return run(target, found, folder)
+    except (TargetError, LoadError, ServerError, OSError) as error:
+        bench.go_on()  # what an interruption broke is no failure
+        measured.failures[target.name] = f"{target.name}: {error} (see {folder})"
+        bench.say(measured.failures[target.name])
         return None
 
 
-def _probe(target: Peer, cores: Cores, plan: ComparePlan, server: Server) -> Probe:
-    member = attach_of(keyring(plan.seed, "held"), 0, Right.SUBSCRIBE)
+def _probe(plan: ComparePlan, bench: Bench, target: Target, found: OpenTarget, _folder: Path) -> Probe:
+    settings = _settings(plan, "probe", target, found)
     # What a first connection makes the server load once is not what a connection costs.
-    with joined(server, target.dialect, [member]):
-        time.sleep(SETTLE_S / 2)
-        idle_bytes = resident_bytes(server.pid)
-        with joined(server, target.dialect, [member] * plan.held):
-            time.sleep(SETTLE_S)
-            held_bytes = resident_bytes(server.pid)
-    saturation = saturate(server, target.dialect, cores, seed=plan.seed, seconds=plan.probe_s, warmup_s=plan.warmup_s)
+    bench.window.hold(settings, 1)
+    time.sleep(SETTLE_S / 2)
+    idle = _usage(found)
+    bench.window.hold(settings, plan.held)
+    time.sleep(SETTLE_S)
+    held = _usage(found)
     return Probe(
-        target=target.name, saturation=saturation, held=plan.held, idle_bytes=idle_bytes, held_bytes=held_bytes
+        target=target.name,
+        saturation=_saturate(plan, bench, settings, found, plan.probe_s),
+        held=plan.held,
+        idle_bytes=idle.rss_bytes,
+        held_bytes=held.rss_bytes,
     )
 
 
-def _turn(target: Peer, cores: Cores, plan: ComparePlan, number: int, publishes_per_s: float, server: Server) -> Turn:
-    # Equal work for every target of a round, other work in every round.
-    seed = plan.seed + number
-    started_unix_ns = time.time_ns()
-    paced = pace(server, target.dialect, cores, seed=seed, publishes_per_s=publishes_per_s, seconds=plan.pace_s)
-    saturation = saturate(server, target.dialect, cores, seed=seed, seconds=plan.saturate_s, warmup_s=plan.warmup_s)
-    return Turn(target=target.name, round=number, started_unix_ns=started_unix_ns, pace=paced, saturation=saturation)
+def _turn(plan: ComparePlan, bench: Bench, number: int, target: Target, found: OpenTarget, folder: Path) -> Turn:
+    # Equal schedules in every turn, other keys and streams in each: a relay that ran before has seen none of them.
+    settings = _settings(plan, f"{time.time_ns():x}", target, found)
+    facts = bench.facts(target, found)
+    others = _Others(bench.cores, found)
+    with _nicer(allowed=bench.renices):
+        result = bench.engine.run(settings, replace(facts, options={**facts.options, "round": number}))
+    others_cpu = others.share()
+    write(folder, result, bench.engine.intervals())
+    bench.go_on()
+    saturation = _saturate(plan, bench, settings, found, plan.saturate_s) if target.started else None
+    return Turn(target=target.name, round=number, result=result, others_cpu=others_cpu, saturation=saturation)
+
+
+def _settings(plan: ComparePlan, run: str, target: Target, found: OpenTarget) -> Settings:
+    return replace(plan.settings(run), url=found.address.url, dialect=target.dialect)
+
+
+def _saturate(
+    plan: ComparePlan, bench: Bench, settings: Settings, found: OpenTarget, seconds: float
+) -> Saturation | None:
+    """Return what it carries; None of a relay that acknowledges nothing: no window can be kept full of that."""
+    if not find(settings.dialect).features.acknowledges:
+        return None
+    assert found.pid is not None, "it was started here"
+    return bench.window.saturate(settings, found.pid, bench.cores, seconds=seconds, warmup_s=plan.warmup_s)
+
+
+def _usage(found: OpenTarget) -> ProcessUsage:
+    usage = found.relay.usage() if found.relay is not None else None
+    if usage is None:
+        raise ServerError("it ended by itself")
+    return usage
+
+
+class _Others:
+    """Measures what other processes take of the server's core, from when it is made."""
+
+    def __init__(self, cores: Cores, found: OpenTarget) -> None:
+        self._core = cores.server
+        self._relay = None if cores.shared else found.relay
+        self._before = self._now()
+
+    def share(self) -> float | None:
+        """Return the share of the core; None where the load is on it too, or the relay cannot be observed."""
+        now = self._now()
+        if self._before is None or now is None:
+            return None
+        at_ns, others_ns = (after - before for before, after in zip(self._before, now, strict=True))
+        return max(0, others_ns) / at_ns
+
+    def _now(self) -> tuple[int, int] | None:
+        usage = self._relay.usage() if self._relay is not None else None
+        return None if usage is None else (usage.at_ns, core_busy_ns(self._core) - usage.cpu_ns)
+
+
+@contextmanager
+def _nicer(*, allowed: bool) -> Iterator[None]:
+    """Let the load's workers go before this process, where that can be taken back: servers inherit its niceness."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    if allowed:
+        os.setpriority(os.PRIO_PROCESS, 0, before + MASTER_NICER)
+    try:
+        yield
+    finally:
+        if allowed:
+            os.setpriority(os.PRIO_PROCESS, 0, before)

@@ -1,4 +1,4 @@
-"""The work of a comparison: rooms and private chats, one publisher a stream, drawn from a seed. Pure.
+"""The work of the closed window: rooms and private chats, one publisher a stream, drawn from a seed. Pure.
 
 Most publishes are private, most deliveries are in rooms. The mix of streams is part of the work, not of the relay's
 answer: the next publish is drawn from one sequence for all streams, so a relay that is quick with rooms cannot make
@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from loadtests.sealing.envelope import Keyring, Suite
 from loadtests.sealing.records import Kind
-from loadtests.workload.arrivals import Poisson, arrivals, generator
+from loadtests.workload.arrivals import generator
 
 RING: Final = 64
 """Sealed records of a stream in the closed window, used in turn: sealing is not to be what limits it."""
@@ -71,11 +71,3 @@ def rings(keys: Keyring) -> list[list[bytes]]:
         for stream in range(len(SUBSCRIBERS))
         for sealer in (keys.sealer(Suite.SENDER_KEY, stream, stream),)
     ]
-
-
-def schedule(seed: int, publishes_per_s: float, seconds: float) -> list[tuple[int, int]]:
-    """Return (offset in ns, stream) of every publish of the open loop, in order of time: a Poisson process."""
-    offsets = arrivals(
-        Poisson(publishes_per_s), seed=seed, scenario="compare", participant=0, duration_ns=int(seconds * 1e9)
-    )
-    return list(zip(offsets, sequence(seed, "pace"), strict=False))

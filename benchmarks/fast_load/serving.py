@@ -1,4 +1,4 @@
-"""Runs a fresh server of a peer for one measurement."""
+"""Runs a fresh server of a target for one measurement."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.peers.catalogue import Peer
-from benchmarks.rig.processes import Cores, Server, free_port, running
+from benchmarks.rig.processes import Cores, Server, ServerError
+from loadtests.address import TargetError
+from loadtests.target.opening import opened
+from loadtests.target.target import Target
 
 
 @contextmanager
-def serving(peer: Peer, cores: Cores, *arguments: str, log: Path | None = None) -> Iterator[Server]:
-    """Run a fresh server, with files that are gone afterwards; `arguments` go to its command, its output to `log`.
-
-    Raises ServerError.
-    """
-    assert peer.binary is not None, "only installed peers are started"
-    port = free_port()
-    with TemporaryDirectory(prefix="relaymark-") as directory:
-        # mosquitto and nginx give up root for a user who must still be able to read this.
-        Path(directory).chmod(0o755)
-        command = [*peer.command(peer.binary, Path(directory), port), *arguments]
-        with running(command, cores, peer.environment(port), port=None if peer.tells else port, log=log) as server:
-            yield server
+def serving(target: Target, cores: Cores) -> Iterator[Server]:
+    """Run a fresh server on its core, with files that are gone afterwards. Raises ServerError."""
+    assert target.started, "the fast load fills servers of its own only"
+    with TemporaryDirectory(prefix="relaymark-") as folder:
+        try:
+            with opened(target, Path(folder), cores={cores.server}) as found:
+                assert found.pid is not None, "it was started"
+                assert found.relay is not None, "it was started"
+                yield Server(pid=found.pid, host=found.address.host, port=found.address.port)
+                if (code := found.relay.exit_code()) is not None:
+                    raise ServerError(f"{target.name} ended by itself: {code}")
+        except TargetError as error:
+            raise ServerError(str(error)) from None

@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from benchmarks.rig.processes import Cores, ServerError
 
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def tree_of(pid: int) -> list[int]:
+    """Return the ids of a process and all that it started. Raises ServerError."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        raise ServerError(f"process {pid} ended") from None
 
 
 def cpu_ns(pid: int) -> int:

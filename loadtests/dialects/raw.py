@@ -1,4 +1,4 @@
-"""A bare WebSocket relay, as benchmarks/peers/bun_server.js: what is published is passed on as it came.
+"""A bare WebSocket relay, as loadtests/target/relays/bun_server.js: what is published is passed on as it came.
 
 | client sends               | relay answers | relay sends to subscribers |
 |----------------------------|---------------|----------------------------|

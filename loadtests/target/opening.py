@@ -68,6 +68,8 @@ class OpenTarget:
     own_certificate: bool
     version: str
     metrics: str = ""
+    pid: int | None = None
+    """Of the process that was started here, or is to be observed; what it started belongs to it."""
 
 
 @contextlib.contextmanager
@@ -87,7 +89,14 @@ def opened(
     else:
         relay = RunningRelay(target.pid, target.metrics) if target.pid or target.metrics else None
         metrics = urlsplit(target.metrics).netloc
-        yield OpenTarget(address=parse_url(target.url), relay=relay, own_certificate=False, version="", metrics=metrics)
+        yield OpenTarget(
+            address=parse_url(target.url),
+            relay=relay,
+            own_certificate=False,
+            version="",
+            metrics=metrics,
+            pid=target.pid,
+        )
 
 
 @contextlib.contextmanager
@@ -101,7 +110,12 @@ def _reference(
     try:
         address = relay.start()
         yield OpenTarget(
-            address=address, relay=relay, own_certificate=tls, version=version("relaymark"), metrics=relay.metrics
+            address=address,
+            relay=relay,
+            own_certificate=tls,
+            version=version("relaymark"),
+            metrics=relay.metrics,
+            pid=relay.pid,
         )
     finally:
         relay.stop()
@@ -137,6 +151,7 @@ def _started(target: Target, program: Program, folder: Path, tls: bool, cores: s
                 own_certificate=tls,
                 version=version_of(program),
                 metrics=urlsplit(metrics).netloc,
+                pid=process.pid,
             )
         finally:
             process.stop()

@@ -96,7 +96,11 @@ class TargetProcess:
 
     def start(self) -> None:
         """Start it. Raises TargetError."""
+        before = os.sched_getaffinity(0)
         try:
+            if self._cores:
+                # Its threads inherit the cores: some programs have started dozens before these could be set from here.
+                os.sched_setaffinity(0, self._cores)
             with self.log.open("wb") as log:
                 # A session of its own: Ctrl-C is for the harness, which then stops the relay in order.
                 self._process = subprocess.Popen(
@@ -110,9 +114,9 @@ class TargetProcess:
                 )
         except OSError as error:
             raise TargetError(f"{self.name} could not be started: {error.strerror}: {self._command[0]}.") from None
+        finally:
+            os.sched_setaffinity(0, before)
         try:
-            if self._cores:
-                os.sched_setaffinity(self._process.pid, self._cores)
             self._observed = psutil.Process(self._process.pid)
         except (psutil.Error, OSError):
             self._raise_if_ended(wait_s=PROBE_S_MAX)

@@ -152,6 +152,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         chat_bytes=4_000,
         slow_share=0.05,
     ),
+    "mix": Scenario(
+        about="rooms of all sizes and private chats, nothing but messages: what relays are compared by",
+        participants_min=4,
+        participants_per_room=25,
+        room_share=0.3,
+        private_of_viewers=0.75,
+        private_signals=False,
+    ),
     "evening-peak": Scenario(
         about="all of them mixed: Zipf-sized rooms, private chats, an evening's rate compressed into the run",
         participants_min=10,

@@ -146,6 +146,8 @@ class Workload:
         self._privates = sum(stream.purpose == "private" for stream in self.streams)
         self._tips: dict[int, dict[int, list[Action]]] = {}  # room -> tipper -> tips
         self._think = generator(seed, scenario, "think").getrandbits(64)
+        self.load_per_message = self._load_per_message()
+        """Deliveries, and five for each publish, that one chat message makes with all that follows from it."""
         self.default_rate = self._default_rate()
         self.rate = self.default_rate if rate is None else rate
 
@@ -270,18 +272,23 @@ class Workload:
 
     def _default_rate(self) -> float:
         """Return a rate for these participants: a message each in ten seconds, within what two cores carry."""
+        return min(
+            catalogue.RATE_PER_PARTICIPANT * self.participants,
+            catalogue.DELIVERIES_PER_S_DEFAULT / self.load_per_message,
+        )
+
+    def _load_per_message(self) -> float:
         scenario = self.scenario
         lead_ns = (catalogue.TYPING_LEAD_NS_MIN + catalogue.TYPING_LEAD_NS_MAX) / 2
         typing_states = lead_ns / scenario.typing_every_ns + 0.5
-        load = 0.0  # deliveries, and five for each publish, that one chat message makes
+        load = 0.0
         for room in self.rooms:
             size = 1 + len(room.viewers)
             typing = scenario.room_typing * typing_states
             receipts = scenario.performer_share * scenario.room_receipts * size * 2
             records = 1 + typing + scenario.tips_share
             load += self._room_weight(room) * (records * (size + 5) + receipts * 6)
-        load += self._private_share() * (6 if scenario.private_signals else 1) * 7
-        return min(catalogue.RATE_PER_PARTICIPANT * self.participants, catalogue.DELIVERIES_PER_S_DEFAULT / load)
+        return load + self._private_share() * (6 if scenario.private_signals else 1) * 7
 
     # -- what is sent when -------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ from benchmarks.fast_load.closed_loop import Shape, Throughput, loaded, measure,
 from benchmarks.fast_load.connections import open_connections
 from benchmarks.fast_load.counting import CountingError
 from benchmarks.fast_load.serving import serving
-from benchmarks.peers.catalogue import all_peers
 from benchmarks.rig.processes import Cores, Server, ServerError, choose_cores, raise_file_limit, running
 from benchmarks.rig.usage import cpu_ns
 from benchmarks.throughput.idle import measure_idle
+from loadtests.target.catalogue import CATALOGUE
 
 SMALL = Shape(name="small", streams=3, subscribers=2, window=4)
 
@@ -36,7 +36,7 @@ def cores() -> Iterator[Cores]:
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["reference", "reference@sqlite", "nats"])
 def test_all_that_was_acknowledged_is_delivered(name: str, cores: Cores) -> None:
-    with serving(all_peers()[name], cores) as server:
+    with serving(CATALOGUE[name], cores) as server:
         measured = measure(client_of(name), server, SMALL, cores, seconds=0.05, warmup_s=0.02)
     assert measured.acknowledged > 0
     assert measured.delivered == 2 * measured.acknowledged
@@ -45,7 +45,7 @@ def test_all_that_was_acknowledged_is_delivered(name: str, cores: Cores) -> None
 
 @pytest.mark.process
 def test_idle_connections_are_subscribed(cores: Cores) -> None:
-    with serving(all_peers()["reference"], cores) as server:
+    with serving(CATALOGUE["reference"], cores) as server:
         idle = measure_idle(RelayClient(), server, count=120, own_streams=True)
     assert (idle.connections, idle.streams) == (120, 120)
     assert idle.after_bytes > idle.before_bytes

@@ -6,50 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.compare.pace import Pace
-from benchmarks.compare.ranking import METRICS, in_words, merged, order, pairs, ratio, turns_of
-from benchmarks.compare.saturate import Saturation
-from benchmarks.compare.session import Turn
-from loadtests.accounting.ledger import Ledger
-from loadtests.measuring.histogram import Histogram
+from benchmarks.compare.ranking import FIGURES, THROUGHPUT, Turn, in_words, merged, order, pairs, ratio, turns_of
+from tests.benchmarks.compare_turns import FINDING, turn
 
-THROUGHPUT = METRICS[0]
-
-
-def turn(target: str, number: int, rate: float, *, others: float = 0.0, latency_ns: int = 1_000_000) -> Turn:
-    deliver = Histogram()
-    deliver.record(latency_ns)
-    ledger = Ledger()
-    log = ledger.sent_log()
-    paced = Pace(
-        deliver=deliver,
-        deliver_sent=deliver,
-        ack=deliver,
-        lag=deliver,
-        totals=ledger.settle(log.finals()).totals(log),
-        due=1,
-        sent=1,
-        acknowledged=1,
-        sealed_bytes=256,
-        elapsed_ns=10**9,
-        cpu_ns_per_delivery=5_000.0,
-        server_ns=10**8,
-        server_cpu=0.1,
-        load_cpu=0.1,
-        others_cpu=0.0,
-    )
-    saturation = Saturation(
-        deliveries_per_s=rate,
-        publishes_per_s=rate / 10,
-        cpu_ns_per_delivery=1e9 / rate,
-        server_cpu=1.0,
-        load_cpu=0.5,
-        others_cpu=others,
-        delivered=1000,
-        lost=0,
-        wrong=0,
-    )
-    return Turn(target=target, round=number, started_unix_ns=0, pace=paced, saturation=saturation)
+P50 = FIGURES[0]
 
 
 def turns(**rates: Sequence[float]) -> list[Turn]:
@@ -90,14 +50,14 @@ def test_too_few_rounds_decide_nothing() -> None:
 
 def test_disturbed_turns_are_left_out_while_enough_remain() -> None:
     calm = [turn("a", number, 1000) for number in range(3)]
-    assert turns_of([*calm, turn("a", 3, 10, others=0.5)], "a") == calm
+    assert turns_of([*calm, turn("a", 3, 10, others=0.5)], "a", THROUGHPUT) == calm
     all_of_them = [*calm[:2], turn("a", 3, 10, others=0.5)]
-    assert turns_of(all_of_them, "a") == all_of_them
+    assert turns_of(all_of_them, "a", THROUGHPUT) == all_of_them
 
 
 def test_pairs_are_of_one_round_and_undisturbed() -> None:
     found = [*turns(a=[10, 20, 30, 40], b=[1, 2, 3]), turn("b", 3, 999, others=0.5), turn("b", 9, 5)]
-    assert pairs(found, "a", "b", THROUGHPUT.figure) == [(10, 1), (20, 2), (30, 3)]
+    assert pairs(found, "a", "b", THROUGHPUT) == [(10, 1), (20, 2), (30, 3)]
 
 
 def test_the_ratio_says_how_many_times_the_base() -> None:
@@ -109,5 +69,21 @@ def test_the_ratio_says_how_many_times_the_base() -> None:
 
 def test_histograms_of_rounds_are_merged() -> None:
     found = [turn("a", 0, 1, latency_ns=1_000_000), turn("a", 1, 1, latency_ns=9_000_000)]
-    assert merged(found, "a").count == 2
+    assert merged(found, "a").count == 20
     assert merged(found, "a").max_ns == 9_000_000
+
+
+def test_a_run_that_is_invalid_counts_for_no_latency_while_enough_remain() -> None:
+    valid = [turn("a", number, 1000) for number in range(3)]
+    doubtful = turn("a", 3, 1000, findings=[FINDING])
+    assert turns_of([*valid, doubtful], "a", P50) == valid
+    assert len(turns_of([*valid, doubtful], "a", THROUGHPUT)) == 4, "the window had its own time"
+
+
+def test_a_relay_without_a_closed_window_has_no_rank_but_latencies() -> None:
+    found = [*turns(a=[100, 110, 120]), *(turn("far", number, None, latency_ns=2_000_000) for number in range(3))]
+    assert [standing.target for standing in order(found)] == ["a"]
+    interval = ratio(found, P50, "a", "far").interval
+    assert interval is not None
+    assert interval.value == pytest.approx(2, rel=0.01)
+    assert ratio(found, THROUGHPUT, "a", "far").interval is None

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.fast_load.clients import RelayClient
 from benchmarks.fast_load.private_chats import PAIRS, private_chats, schedule
 from benchmarks.fast_load.serving import serving
-from benchmarks.peers.catalogue import all_peers
 from benchmarks.rig.processes import Cores, choose_cores
+from loadtests.target.catalogue import CATALOGUE
 
 
 def test_the_schedule_is_seeded_ordered_and_near_its_rate() -> None:
@@ -34,7 +34,7 @@ def cores() -> Iterator[Cores]:
 @pytest.mark.process
 def test_every_message_arrives_and_is_timed(cores: Cores) -> None:
     due = schedule(1, 0.1)
-    with serving(all_peers()["reference"], cores) as server, private_chats(RelayClient(), server) as chats:
+    with serving(CATALOGUE["reference"], cores) as server, private_chats(RelayClient(), server) as chats:
         latency = chats.run(due)
     assert latency.count == len(due)
     assert 0 < latency.p50_ns <= latency.p99_ns <= latency.intended_p99_ns

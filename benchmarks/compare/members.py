@@ -1,18 +1,21 @@
-"""Connections that have joined their streams: sockets here, what is said on them by the dialects."""
+"""Members of streams, a connection each: sockets here, what is said on them by the dialects."""
 
 from __future__ import annotations
 
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from benchmarks.rig.processes import Server
+from msgspec.structs import replace
+
 from loadtests.dialects.base import Attach, Closed, Dialect, Event, Failed, Ready, Refused, Reply, Subscribed
+from loadtests.dialects.find import find
 from loadtests.driver.sockets import reset_on_close
 from loadtests.sealing.envelope import Keyring
+from loadtests.settings import Settings
 from relay.capability import Right
 
 RECV_BYTES: Final = 65_536
@@ -21,27 +24,25 @@ AT_ONCE: Final = 64
 JOIN_S_MAX: Final = 60.0
 _CAPABILITY_S: Final = 86_400
 
-MakeDialect = Callable[[str, Attach], Dialect]
-
 
 class LoadError(Exception):
     """The measurement cannot go on: a relay refused, closed, or did not answer."""
 
 
-class Link:
+class Member:
     """One connection. `stream` is the index in the workload; sends never block, what does not fit waits."""
 
     __slots__ = ("attach", "dialect", "joined", "position", "socket", "stream", "waiting")
 
-    def __init__(self, server: Server, attach: Attach, make: MakeDialect) -> None:
+    def __init__(self, settings: Settings, attach: Attach) -> None:
         self.attach = attach
         self.stream = attach.stream
-        self.dialect = make(f"{server.host}:{server.port}", attach)
+        self.dialect = _dialect(settings, attach)
         self.joined: Subscribed | None = None
         self.position = 0
         """How many records a subscriber got, or a publisher sent."""
         self.waiting = b""
-        self.socket = socket.create_connection((server.host, server.port), JOIN_S_MAX)
+        self.socket = socket.create_connection(settings.address.numeric(), JOIN_S_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.send(self.dialect.opening())
@@ -91,6 +92,11 @@ class Link:
         self.socket.close()
 
 
+def _dialect(settings: Settings, attach: Attach) -> Dialect:
+    made, place = find(settings.dialect), settings.place()
+    return made(replace(place, attach=attach) if made.features.one_stream else place)
+
+
 def attach_of(keys: Keyring, stream: int, right: Right) -> Attach:
     """Return what a subscriber or a publisher of a stream shows; equal for all of a stream's."""
     expires_s = int(time.time()) + _CAPABILITY_S
@@ -99,37 +105,37 @@ def attach_of(keys: Keyring, stream: int, right: Right) -> Attach:
 
 
 @contextmanager
-def joined(server: Server, make: MakeDialect, members: Sequence[Attach]) -> Iterator[list[Link]]:
-    """Connect and join `members`, in their order, and close the connections on the way out. Raises LoadError."""
-    links: list[Link] = []
+def joined(settings: Settings, attaches: Sequence[Attach]) -> Iterator[list[Member]]:
+    """Connect and join, in this order, to the relay that `settings` name; close all on the way out. Raises LoadError."""
+    members: list[Member] = []
     try:
-        for start in range(0, len(members), AT_ONCE):
-            _join(server, make, members[start : start + AT_ONCE], links)
-        yield links
+        for start in range(0, len(attaches), AT_ONCE):
+            _join(settings, attaches[start : start + AT_ONCE], members)
+        yield members
     finally:
-        for link in links:
-            link.close()
+        for member in members:
+            member.close()
 
 
-def _join(server: Server, make: MakeDialect, members: Sequence[Attach], links: list[Link]) -> None:
+def _join(settings: Settings, attaches: Sequence[Attach], members: list[Member]) -> None:
     deadline = time.monotonic() + JOIN_S_MAX
-    under_way: dict[int, Link] = {}
+    under_way: dict[int, Member] = {}
     with select.epoll() as epoll:
-        for attach in members:
+        for attach in attaches:
             try:
-                link = Link(server, attach, make)
+                member = Member(settings, attach)
             except OSError as error:
                 raise LoadError(f"cannot connect: {error.strerror or error}") from None
-            links.append(link)
-            under_way[link.socket.fileno()] = link
-            epoll.register(link.socket, select.EPOLLIN)
+            members.append(member)
+            under_way[member.socket.fileno()] = member
+            epoll.register(member.socket, select.EPOLLIN)
         while under_way:
             if time.monotonic() > deadline:
                 raise LoadError(f"{len(under_way)} connections did not join within {JOIN_S_MAX:.0f} s")
             for descriptor, _ in epoll.poll(1.0):
-                link = under_way[descriptor]
-                for event in link.dialect.receive(link.read()):
-                    link.other(event)
-                if link.joined is not None:
+                member = under_way[descriptor]
+                for event in member.dialect.receive(member.read()):
+                    member.other(event)
+                if member.joined is not None:
                     epoll.unregister(descriptor)
                     del under_way[descriptor]
