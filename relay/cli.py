@@ -38,11 +38,26 @@ app.command(
     "benchmarks.compare.cli:compare", name="compare", help="Measure several relays in turn under the same sealed work."
 )
 app.command("benchmarks.cli:gate", name="gate", help="Tell whether a change made the relay slower.")
+dialect = App(
+    name="dialect",
+    help="Make relaymark speak to your own relay: a dialect in a file of yours.",
+    help_format="plaintext",
+)
+dialect.command("loadtests.dialect_cli:new", name="new", help="Write a dialect to begin with, which works.")
+dialect.command("loadtests.dialect_cli:check", name="check", help="Hold a dialect against the contract.")
+app.command(dialect)
 bench = App(name="bench", help="Measure the parts: what they cost, and what encryption costs.", help_format="plaintext")
 bench.command("benchmarks.cli:micro", name="micro", help="Time the relay's and the load's parts with pyperf.")
 bench.command("benchmarks.cli:overhead", name="overhead", help="Measure what encryption costs.")
 app.command(bench)
-EXTRAS: Final = {"run": "load", "report": "load", "gate": "bench", "bench": "bench", "compare": "bench"}
+EXTRAS: Final = {
+    "run": "load",
+    "report": "load",
+    "dialect": "load",
+    "gate": "bench",
+    "bench": "bench",
+    "compare": "bench",
+}
 """What each command needs installed besides the relay."""
 
 

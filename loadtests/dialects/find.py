@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Final
 
 from loadtests.dialects.base import Attach, Dialect, Features, Place
+from loadtests.dialects.fault import told
 
 GROUP: Final = "relaymark.dialects"
 """Group of the entry points under which a package offers dialects."""
@@ -57,19 +58,24 @@ def find(spec: str) -> type[Dialect]:
     try:
         opening = dialect(Place(host="127.0.0.1:80", attach=_STREAM if features.one_stream else None)).opening()
     except Exception as error:
-        raise DialectError(f"The dialect {spec} raises when it is made or opened: {_said(error)}.") from error
+        raise DialectError(f"The dialect {spec} raises when it is made or opened: {told(error)}.") from error
     if not isinstance(opening, bytes):
         raise DialectError(f"The dialect {spec} gives no bytes in opening(), but {type(opening).__name__}.")
     return dialect
 
 
+def class_in_file(spec: str, what: str = "dialect") -> type:
+    """Return the class that FILE.py:Class names. Raises DialectError; `what` is what the text calls it."""
+    file, _, name = spec.rpartition(":")
+    return _class_of(_from_file(Path(file), f"The {what} {spec}"), name, f"The {what} {spec}")
+
+
 def _imported(spec: str) -> type:
-    file, colon, name = spec.rpartition(":")
-    if colon and file.endswith(".py"):
-        return _class_of(_from_file(Path(file), spec), name, spec)
+    if spec.rpartition(":")[0].endswith(".py"):
+        return class_in_file(spec)
     if spec in NAMES:
         module, _, name = NAMES[spec].partition(":")
-        return _class_of(_imported_module(f"loadtests.dialects.{module}", spec), name, spec)
+        return _class_of(_imported_module(f"loadtests.dialects.{module}", spec), name, f"The dialect {spec}")
     entries = [entry for entry in entry_points(group=GROUP) if entry.name == spec]
     if not entries:
         raise DialectError(
@@ -79,13 +85,13 @@ def _imported(spec: str) -> type:
     try:
         found = entries[0].load()
     except Exception as error:
-        raise DialectError(f"The dialect {spec} does not import: {_said(error)}.") from error
-    return _a_class(found, spec)
+        raise DialectError(f"The dialect {spec} does not import: {told(error)}.") from error
+    return _a_class(found, f"The dialect {spec}")
 
 
-def _from_file(file: Path, spec: str) -> ModuleType:
+def _from_file(file: Path, called: str) -> ModuleType:
     if not file.is_file():
-        raise DialectError(f"The dialect {spec}: there is no file {file}.")
+        raise DialectError(f"{called}: there is no file {file}.")
     # Named by its place: two files of one name are two modules, and none takes the name of an installed one.
     name = f"relaymark_dialect_{abs(hash(str(file.resolve()))):x}"
     if name in sys.modules:
@@ -95,11 +101,14 @@ def _from_file(file: Path, spec: str) -> ModuleType:
     assert loader.loader is not None
     module = importlib.util.module_from_spec(loader)
     sys.modules[name] = module
+    # Modules beside it are found, and hide nothing that is installed.
+    if (folder := str(file.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
     try:
         loader.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise DialectError(f"The dialect {spec} does not import: {_said(error)}.") from error
+        raise DialectError(f"{called} does not import: {told(error)}.") from error
     return module
 
 
@@ -110,18 +119,18 @@ def _imported_module(name: str, spec: str) -> ModuleType:
         raise DialectError(f"The dialect {spec} needs more than is installed: {error}.") from error
 
 
-def _class_of(module: ModuleType, name: str, spec: str) -> type:
+def _class_of(module: ModuleType, name: str, called: str) -> type:
     found = getattr(module, name, None)
     if found is None:
-        raise DialectError(f"The dialect {spec}: its file has no class {name}.")
-    return _a_class(found, spec)
+        there = [
+            key for key, one in vars(module).items() if isinstance(one, type) and one.__module__ == module.__name__
+        ]
+        has = f"it has {', '.join(there)}" if there else "it has none"
+        raise DialectError(f"{called}: its file has no class {name}; {has}.")
+    return _a_class(found, called)
 
 
-def _a_class(found: object, spec: str) -> type:
+def _a_class(found: object, called: str) -> type:
     if not isinstance(found, type):
-        raise DialectError(f"The dialect {spec} is no class.")
+        raise DialectError(f"{called} is no class.")
     return found
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ").rstrip(": .")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -33,13 +34,25 @@ def test_a_dialect_in_a_file(tmp_path: Path) -> None:
     assert find(f"{tmp_path}/other/mine.py:Other").__name__ == "Other"
 
 
+def test_a_file_may_import_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine.py").write_text("from beside_mine import Mine")
+    (tmp_path / "beside_mine.py").write_text(WHOLE)
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('what is installed was hidden')")
+    assert find(f"{tmp_path}/mine.py:Mine").__name__ == "Mine"
+
+
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [
-        ("import no_such_package", "Mine", "does not import: ModuleNotFoundError: No module named 'no_such_package'."),
-        ("class Mine(:", "Mine", "does not import: SyntaxError"),
-        ("raise SystemExit(3)", "Mine", "does not import: SystemExit: 3."),
-        (WHOLE, "Yours", "has no class Yours."),
+        (
+            "import no_such_package",
+            "Mine",
+            "does not import: ModuleNotFoundError: No module named 'no_such_package' (mine.py, line 1).",
+        ),
+        ("class Mine(:", "Mine", "does not import: SyntaxError: invalid syntax (mine.py, line 1)."),
+        ("raise SystemExit(3)", "Mine", "does not import: SystemExit: 3 (mine.py, line 1)."),
+        (WHOLE, "Yours", "has no class Yours; it has Mine."),
         ("Mine = 3", "Mine", "is no class."),
         ("class Mine:\n    pass", "Mine", "has no features: give the class"),
         (
@@ -50,7 +63,7 @@ def test_a_dialect_in_a_file(tmp_path: Path) -> None:
         (
             WHOLE + "    def __init__(self, place, **rest):\n        raise OSError('no key')",
             "Mine",
-            "raises when it is made or opened: OSError: no key.",
+            "raises when it is made or opened: OSError: no key (mine.py, line 7).",
         ),
         (WHOLE + "    def opening(self):\n        return 'GET'", "Mine", "gives no bytes in opening(), but str."),
     ],

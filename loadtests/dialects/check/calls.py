@@ -19,8 +19,8 @@ from loadtests.dialects.check.conversation import (
     received,
     show,
     text_of,
-    told,
 )
+from loadtests.dialects.fault import told
 
 _FORMS: Final[dict[str, tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "opening": ((), {}),

@@ -10,9 +10,11 @@ from random import Random
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from loadtests.dialects.check import calls, streams, wire
-from loadtests.dialects.check.conversation import RECEIVE, Broken, Subject, attach_to, connection, told
+from loadtests.dialects.check.conversation import RECEIVE, Broken, Subject, attach_to, connection
 from loadtests.dialects.check.scripted_end import OverWebSocket
+from loadtests.dialects.fault import told
 
+NO_END: Final = "it needs the other end"
 Needs: TypeAlias = Literal[
     "nothing", "a WebSocket", "an end", "an end behind a WebSocket", "an end for several streams"
 ]
@@ -40,6 +42,7 @@ CHECKS: Final = (
     Check("one connection may receive and publish", streams.one_connection_may_do_both, "an end for several streams"),
     Check("a stream that was left stays left", streams.leaves),
     Check("any split of the bytes gives the same events", wire.any_split_gives_the_same_events),
+    Check("no bytes make it raise once it has joined", wire.no_bytes_raise_once_joined),
     Check("nonsense ends it, once", wire.nonsense_fails_once),
     Check("no message makes it raise", wire.no_message_raises, "an end behind a WebSocket"),
     Check("a ping is answered", wire.pings_are_answered, "an end behind a WebSocket"),
@@ -82,7 +85,7 @@ def outcome(check: Check, subject: Subject, seed: int) -> Broken | None:
 def missing(subject: Subject, check: Check) -> str | None:
     """Return why a check cannot be made of this subject, None if it can."""
     if "end" in check.needs and subject.end is None:
-        return "it needs the other end"
+        return NO_END
     match check.needs:
         case "a WebSocket":
             opening = connection(subject.dialect, attach_to(RECEIVE)).opening()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from loadtests.dialects.base import Attach, Closed, Dialect, Event, Failed, Place, Ready, Reply, Subscribed
 from loadtests.dialects.check.scripted_end import ScriptedEnd
+from loadtests.dialects.fault import told
 
 RECEIVE: Final = 1
 PUBLISH: Final = 2
@@ -210,7 +208,6 @@ def _expect_kind(events: list[Event], kind: type[Ready | Subscribed], when: str)
 
 
 _SHOWN_MAX: Final = 6
-_NOT_THE_USERS: Final = (str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"))
 
 
 def show(value: object) -> str:
@@ -226,14 +223,6 @@ def show(value: object) -> str:
     if isinstance(value, bytes) and len(value) > 40:
         return f"<{len(value)} bytes {value[:12]!r}...>"
     return repr(value)[:200]
-
-
-def told(error: BaseException) -> str:
-    """Return an error with where it was raised: the last line of the user's, where there is one."""
-    said = f"{type(error).__name__}: {error}".replace("\n", " ").rstrip(": ")
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)] or frames
-    return f"{said} ({Path(users[-1].filename).name}, line {users[-1].lineno})"
 
 
 def text_of(events: list[Event]) -> str:

@@ -26,6 +26,7 @@ from loadtests.dialects.check.conversation import (
 from loadtests.dialects.check.scripted_end import OverWebSocket
 
 SPLITS: Final = 25
+ROUNDS: Final = 100
 NONSENSE: Final = (
     b"",
     b"\x00",
@@ -83,17 +84,31 @@ def nonsense_fails_once(subject: Subject, random: Random) -> None:
 
 def no_bytes_raise(subject: Subject, random: Random) -> None:
     """Whatever comes, `receive` returns events, and an end is the last of them."""
-    for data in [*NONSENSE, *(random.randbytes(random.randrange(1, 300)) for _ in range(100))]:
+    for data in [*NONSENSE, *(random.randbytes(random.randrange(1, 300)) for _ in range(ROUNDS))]:
         fresh = connection(subject.dialect, attach_to(RECEIVE))
         called(fresh, lambda dialect: dialect.opening())
-        dialects = [fresh] if subject.end is None else [fresh, Conversation(subject, RECEIVE).joined().dialect]
-        for dialect in dialects:
-            takes(dialect, data, random.randrange(len(data) + 1))
+        takes(fresh, data, random.randrange(len(data) + 1))
+
+
+def no_bytes_raise_once_joined(subject: Subject, random: Random) -> None:
+    """The same on a connection in use: for nonsense, and for a delivery with a few wrong bytes."""
+    for number in range(len(NONSENSE) + 2 * ROUNDS):
+        conversation = Conversation(subject, RECEIVE).joined()
+        if number < len(NONSENSE):
+            data = NONSENSE[number]
+        elif number % 2:
+            data = random.randbytes(random.randrange(1, 300))
+        else:
+            damaged = bytearray(conversation.delivery(b"\x01\x01"))
+            for _ in range(random.randrange(1, 4)):
+                damaged[random.randrange(len(damaged))] = random.randrange(256)
+            data = bytes(damaged)
+        takes(conversation.dialect, data, random.randrange(len(data) + 1))
 
 
 def no_message_raises(subject: Subject, random: Random) -> None:
     """The same for a message in a sound WebSocket frame, of text and of bytes."""
-    for message in [*NONSENSE, *(random.randbytes(random.randrange(1, 200)) for _ in range(100))]:
+    for message in [*NONSENSE, *(random.randbytes(random.randrange(1, 200)) for _ in range(ROUNDS))]:
         data = frame(message, random.choice((1, 2)))
         takes(Conversation(subject, RECEIVE).joined().dialect, data, random.randrange(len(data) + 1))
 
