@@ -116,7 +116,7 @@ class Centrifugo:
                     for line in item.split(b"\n"):
                         if line:
                             self._take(_DECODER.decode(line), events)
-                except (msgspec.DecodeError, ValueError, KeyError) as error:
+                except (ValueError, LookupError, RecursionError) as error:
                     events += self._websocket.fail(f"the relay sent what is no answer of the protocol: {error}")
                     break
             elif item == UPGRADED:

@@ -172,7 +172,7 @@ class JetStream:
                 for line, payload in self._reader.cut(item, events):
                     try:
                         fault = self._line(line, events) if payload is None else self._message(line, payload, events)
-                    except (ValueError, LookupError, msgspec.MsgspecError):
+                    except (ValueError, LookupError, RecursionError):
                         fault = _said(line)
                     if fault is not None:
                         events += self._websocket.fail(fault)

@@ -204,7 +204,7 @@ class Nostr:
             if isinstance(item, bytes):
                 try:
                     self._take(item, events)
-                except (msgspec.DecodeError, ValueError, LookupError) as error:
+                except (ValueError, LookupError, RecursionError) as error:
                     events += self._websocket.fail(f"the relay sent what is no message of the protocol: {error}")
                     break
             elif item == UPGRADED:

@@ -144,7 +144,7 @@ class SocketIo:
             if self._head is None:
                 try:
                     self._take(item, events)
-                except (msgspec.DecodeError, ValueError, LookupError):
+                except (ValueError, LookupError, RecursionError):
                     said = item[:120].decode("utf-8", "replace")
                     events += self._websocket.fail(f"the relay said {said!r}, which answers nothing that was asked")
                     break
