@@ -7,6 +7,7 @@
 | push `subscribe` or `unsubscribe`   | the oldest request is done                                       |
 | a number                            | the oldest request, a PUBLISH, is done                           |
 | +PONG                               | the oldest request, to attach for publishing alone, is done      |
+| +OK, after QUIT                     | Closed                                                           |
 | an error                            | the oldest request is refused; before Ready: Failed              |
 
 Source: redis.io, docs/reference/protocol-spec and docs/interact/pubsub.
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, Final
 
 from loadtests.dialects.base import (
     Attach,
+    Closed,
     Event,
     Failed,
     Features,
@@ -34,6 +36,7 @@ from loadtests.dialects.base import (
 from loadtests.dialects.resp import ErrorReply, Malformed, parse
 
 _HELLO: Final = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
+_BYE: Final = b"+OK\r\n"
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 _MESSAGE: Final = b">3\r\n$7\r\nmessage\r\n$16\r\n"
 _TOPIC_AT: Final = len(_MESSAGE)
@@ -43,7 +46,7 @@ _LENGTH_AT: Final = _TOPIC_AT + 16 + 3
 class Redis:
     """One connection to Redis or Valkey."""
 
-    __slots__ = ("_over", "_pending", "_ready", "_rest", "_streams", "_topics")
+    __slots__ = ("_closing", "_over", "_pending", "_ready", "_rest", "_streams", "_topics")
 
     features: ClassVar[Features] = Features(
         numbers=False, acknowledges=True, resumes=False, ephemeral=False, times=False, echoes=True
@@ -53,6 +56,7 @@ class Redis:
         self._rest = b""
         self._ready = False
         self._over = False
+        self._closing = False
         self._pending: deque[Event | None] = deque([Ready(None)])  # what each answer will mean; None: nothing
         self._streams: dict[bytes, int] = {}
         self._topics: dict[int, bytes] = {}
@@ -84,6 +88,7 @@ class Redis:
         return b""
 
     def close(self, code: int = 1000) -> bytes:
+        self._closing = True
         return b"*1\r\n$4\r\nQUIT\r\n"
 
     def receive(self, data: bytes) -> list[Event]:
@@ -95,6 +100,10 @@ class Redis:
         streams, find = self._streams, data.find
         try:
             while position < end:
+                if self._closing and data.startswith(_BYE, position):
+                    self._over = True
+                    events.append(Closed(1000, ""))
+                    break
                 if data.startswith(_MESSAGE, position):
                     # The quick way for nearly all that comes; what is cut short takes the thorough one.
                     start = find(b"\r\n", position + _LENGTH_AT) + 2

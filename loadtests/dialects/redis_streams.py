@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from loadtests.dialects.base import (
     Attach,
+    Closed,
     Event,
     Failed,
     Features,
@@ -43,6 +44,7 @@ from loadtests.dialects.resp import ErrorReply, Malformed, command, parse
 from loadtests.dialects.resuming import start_of
 
 _HELLO: Final = command(b"HELLO", b"3")
+_BYE: Final = b"+OK\r\n"
 _BLOCK_MS: Final = b"1000"
 _COUNT: Final = b"256"
 _EPOCH_BITS: Final = 48
@@ -54,7 +56,7 @@ class RedisStreams:
     """One connection to Redis or Valkey, for one stream. `subscribe` raises ValueError for one that does both."""
 
     __slots__ = (
-        *("_after", "_attach", "_epoch", "_head", "_joined", "_last", "_left", "_over", "_pending"),
+        *("_after", "_attach", "_closing", "_epoch", "_head", "_joined", "_last", "_left", "_over", "_pending"),
         *("_random_bits", "_ready", "_rest", "_token", "_topic", "_wanted_epoch"),
     )
 
@@ -67,6 +69,7 @@ class RedisStreams:
         self._rest = b""
         self._ready = False
         self._over = False
+        self._closing = False
         self._pending: deque[_Asked] = deque(["hello"])
         self._attach: Attach | None = None
         self._joined = False
@@ -118,6 +121,7 @@ class RedisStreams:
         return b""
 
     def close(self, code: int = 1000) -> bytes:
+        self._closing = True
         return command(b"QUIT")
 
     def receive(self, data: bytes) -> list[Event]:
@@ -128,6 +132,10 @@ class RedisStreams:
         position, end = 0, len(data)
         try:
             while position < end:
+                if self._closing and data.startswith(_BYE, position):
+                    self._over = True
+                    events.append(Closed(1000, ""))
+                    break
                 if self._left:
                     stop = self._record(data, position, events)
                 elif self._pending and self._pending[0] == "records" and data.startswith(b"%1\r\n", position):

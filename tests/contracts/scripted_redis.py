@@ -24,6 +24,8 @@ class RedisServer:
                 return b">3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n:1\r\n" % (len(verb), verb.lower(), len(topic), topic)
             case [b"PUBLISH", _, _]:
                 return b":2\r\n"
+            case [b"QUIT"]:
+                return b"+OK\r\n"
             case [b"PING"]:
                 return b"+PONG\r\n"
         return b"-ERR unknown command\r\n"
