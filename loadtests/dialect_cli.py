@@ -11,18 +11,22 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from loadtests.address import Address, TargetError, client_context, parse_url
+from cyclopts import Parameter
+
+from loadtests.address import TargetError, parse_url
 from loadtests.dialects import skeleton
-from loadtests.dialects.base import Dialect, Place
+from loadtests.dialects.base import Dialect
 from loadtests.dialects.check import contract
 from loadtests.dialects.check.contract import Outcome
 from loadtests.dialects.check.conversation import Subject
 from loadtests.dialects.check.scripted_end import ScriptedEnd
 from loadtests.dialects.fault import told
 from loadtests.dialects.find import DialectError, class_in_file, find
+from loadtests.options import HandshakeOptions, with_handshake
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_OK, EXIT_TARGET, EXIT_THRESHOLD
+from loadtests.settings import PARTICIPANTS_DEFAULT, Settings, problems_of
 from loadtests.target import live_check
 
 END_METHODS: Final = ("hear", "deliver", "nonsense")
@@ -77,13 +81,16 @@ def _cannot_be_called(name: str) -> str | None:
     return None
 
 
+_PLAIN: Final = HandshakeOptions()
+
+
 def check(
     dialect: str,
     *,
     relay: str | None = None,
     url: str | None = None,
-    tls_ca: Path | None = None,
     seed: int = 1,
+    options: Annotated[HandshakeOptions, Parameter(name="*")] = _PLAIN,
 ) -> int:
     """Hold a dialect against the contract: any split of the bytes, order, acknowledgements, pings, closes, nonsense.
 
@@ -96,36 +103,41 @@ def check(
     relay
         FILE.py:Class of the other end, a script of the relay's side without a socket.
     url
-        A relay that runs, instead: ws://, wss://, ... It gets a handful of records in streams of their own.
-    tls_ca
-        PEM file with the authority that signed the certificate of a wss:// relay. Default: the system's.
+        A relay that runs, instead: ws://, wss://, tcp:// or tls://. It gets some sixty records in streams of their own.
     seed
         Of the splits and of the nonsense.
     """
     problems: list[str] = []
     kind: type[Dialect] | None = _or_problem(lambda: find(dialect), problems)
     end = _or_problem(lambda: _end(relay), problems) if relay is not None else None
-    address = _or_problem(lambda: parse_url(url), problems) if url is not None else None
     if relay is not None and url is not None:
         problems.append("Give --relay or --url, not both: check with the script first, then with the relay.")
-    if tls_ca is not None and (address is None or not address.tls):
-        problems.append("--tls-ca is for a relay at wss://: give its --url.")
-    context = None
-    if address is not None and address.tls:
-        context = _or_problem(lambda: client_context(tls_ca, own=False), problems)
+    if url is None and options != _PLAIN:
+        problems.append("Options of the handshake are for a relay that runs: give its --url.")
+    settings = _settings(url, options, problems) if url is not None else None
     if problems or kind is None:
         return _complain("check", problems)
     try:
-        if address is None:
-            outcomes = contract.hold(Subject(kind, end), seed)
-        else:
-            outcomes = live_check.hold(kind, address, _place(address), context, seed)
+        outcomes = live_check.hold(kind, settings, seed) if settings else contract.hold(Subject(kind, end), seed)
     except TargetError as error:
         sys.stderr.write(f"relaymark dialect check: {error}\n")
         return EXIT_TARGET
     against = relay or url or "no other end"
     sys.stdout.write("\n".join([f"{dialect} against {against}, seed {seed}", "", *_lines(outcomes), ""]))
     return EXIT_THRESHOLD if any(outcome.broken for outcome in outcomes) else EXIT_OK
+
+
+def _settings(url: str, options: HandshakeOptions, problems: list[str]) -> Settings | None:
+    """Return settings of which the address and the handshake are used; None if the address is none."""
+    address = _or_problem(lambda: parse_url(url), problems)
+    if address is None:
+        return None
+    base = Settings(scenario="room", url=url, participants=PARTICIPANTS_DEFAULT)
+    settings = with_handshake(options, base, problems)
+    problems += problems_of(settings)
+    if options.tls_ca is not None and not address.tls:
+        problems.append("--tls-ca is for a relay at wss:// or tls://.")
+    return settings
 
 
 def _end(spec: str) -> Callable[[], ScriptedEnd]:
@@ -146,16 +158,10 @@ def _end(spec: str) -> Callable[[], ScriptedEnd]:
     return made
 
 
-def _place(address: Address) -> Place:
-    return Place(host=f"{address.host}:{address.port}", path="" if address.path == "/" else address.path)
-
-
 def _or_problem(call: Callable[[], Any], problems: list[str]) -> Any:
     """Return what a call gives; None, and its sentence is noted, if it cannot."""
     try:
         return call()
-    except OSError as error:  # of ssl and of files
-        problems.append(f"--tls-ca: {error.strerror or error}.")
     except ValueError as error:  # DialectError is one
         problems.append(str(error))
     return None

@@ -50,16 +50,9 @@ def _says(help: str) -> Parameter:  # noqa: A002  # as cyclopts calls it
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """What is sent, and how. Locust's web page has a field for the first four."""
+class HandshakeOptions:
+    """How a relay is reached that asks for more than its address."""
 
-    rate: Annotated[
-        float | None,
-        _says("Chat messages a second of all together. Default: the scenario's own for that many participants."),
-    ] = None
-    seed: Annotated[int, _says("Equal seeds give equal schedules, whatever the number of workers.")] = 1
-    suite: Annotated[str, _says(f"How records are sealed: {', '.join(SUITES)}.")] = "sender-key"
-    drain: Annotated[str, _says("How long the last records may take to arrive: 5, 5s or 1m.")] = "5s"
     tls_ca: Annotated[
         str | None, _says("File with the authority that signed the target's certificate. Default: the system's.")
     ] = None
@@ -72,6 +65,19 @@ class LoadOptions:
     token_file: Annotated[str | None, _says("File with a token: sent as `Authorization: Bearer TOKEN`.")] = None
     origin: Annotated[str | None, _says("Origin of the opening handshake, as a browser sends it.")] = None
     subprotocol: Annotated[str | None, _says("WebSocket subprotocol to offer instead of the dialect's own.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(HandshakeOptions):
+    """What is sent, and how. Locust's web page has a field for the first four."""
+
+    rate: Annotated[
+        float | None,
+        _says("Chat messages a second of all together. Default: the scenario's own for that many participants."),
+    ] = None
+    seed: Annotated[int, _says("Equal seeds give equal schedules, whatever the number of workers.")] = 1
+    suite: Annotated[str, _says(f"How records are sealed: {', '.join(SUITES)}.")] = "sender-key"
+    drain: Annotated[str, _says("How long the last records may take to arrive: 5, 5s or 1m.")] = "5s"
     targets: Annotated[str | None, _says(f"File with targets of yours. Default: ./{TARGETS_FILE}, if it is there.")] = (
         None
     )
@@ -139,14 +145,22 @@ def settings_of(options: LoadOptions, base: Settings) -> tuple[Settings, list[st
         seed=options.seed,
         suite=options.suite,
         drain_s=_span("--drain", options.drain, problems),
-        ca=options.tls_ca,
         clock_shift_ms=tuple(options.clock_shift_ms or ()),
+    )
+    settings = with_handshake(options, settings, problems)
+    return settings, [*problems, *problems_of(settings)]
+
+
+def with_handshake(options: HandshakeOptions, settings: Settings, problems: list[str]) -> Settings:
+    """Return `settings` with how the relay is reached; what is wrong about it is appended to `problems`."""
+    return replace(
+        settings,
+        ca=options.tls_ca,
         headers=_headers(options, problems),
         query=_query(options, problems),
         origin=options.origin,
         subprotocol=options.subprotocol,
     )
-    return settings, [*problems, *problems_of(settings)]
 
 
 def _span(option: str, text: str, problems: list[str]) -> float:
@@ -253,7 +267,7 @@ _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OF_THE_HANDSHAKE: Final = ("host", "upgrade", "connection", "origin")
 
 
-def _headers(options: LoadOptions, problems: list[str]) -> tuple[tuple[str, str], ...]:
+def _headers(options: HandshakeOptions, problems: list[str]) -> tuple[tuple[str, str], ...]:
     """Return the headers of the opening handshake. What is wrong is told without a value, which may be a secret."""
     found: list[tuple[str, str]] = []
     for text in options.header or ():
@@ -281,7 +295,7 @@ def _headers(options: LoadOptions, problems: list[str]) -> tuple[tuple[str, str]
     return tuple(found)
 
 
-def _query(options: LoadOptions, problems: list[str]) -> tuple[str, ...]:
+def _query(options: HandshakeOptions, problems: list[str]) -> tuple[str, ...]:
     if any("=" not in text for text in options.query or ()):
         problems.append("--query must be NAME=VALUE.")
     return tuple(quote(text, safe="=+%~!$'()*,;:@/?") for text in options.query or ())

@@ -100,7 +100,7 @@ class Skeleton:
             if isinstance(item, bytes):
                 try:
                     events.append(self._meaning(item))
-                except (msgspec.MsgspecError, ValueError, LookupError, RecursionError):
+                except (ValueError, LookupError, RecursionError):
                     events += self._websocket.fail(f"the relay said {item[:120].decode('utf-8', 'replace')!r}")
                     break
             elif item == UPGRADED:

@@ -6,15 +6,12 @@ Two connections or more, on streams of their own, a handful of records. `loadtes
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Callable
 from random import Random
 from typing import Final, TypeAlias
 
-from loadtests.address import Address
 from loadtests.dialects.base import (
     Dialect,
-    Place,
     Published,
     State,
     Subscribed,
@@ -23,6 +20,7 @@ from loadtests.dialects.base import (
 )
 from loadtests.dialects.check.contract import Outcome
 from loadtests.dialects.check.conversation import PUBLISH, RECEIVE, Broken, show
+from loadtests.settings import Settings
 from loadtests.target.live_session import Ended, LiveSession
 
 SIZES_BYTES: Final = (*[256] * 20, 32_768)
@@ -169,10 +167,11 @@ _CHECKS: Final[tuple[tuple[str, _Check, str, str], ...]] = (
 )
 
 
-def hold(
-    kind: type[Dialect], address: Address, place: Place, context: ssl.SSLContext | None, seed: int
-) -> list[Outcome]:
-    """Make every check that the features allow, and return what came of each. Raises TargetError if nobody answers."""
+def hold(kind: type[Dialect], settings: Settings, seed: int) -> list[Outcome]:
+    """Make every check that the features allow, and return what came of each. Raises TargetError if nobody answers.
+
+    Of the settings, the address and how it is reached are used.
+    """
     outcomes: list[Outcome] = []
     for name, run, needs, why_not in _CHECKS:
         if outcomes and outcomes[0].broken is not None:
@@ -180,7 +179,7 @@ def hold(
         elif needs and not (not kind.features.one_stream if needs == "several" else getattr(kind.features, needs)):
             outcomes.append(Outcome(name, why_not, None))
         else:
-            with LiveSession(kind, address, place, context) as live:
+            with LiveSession(kind, settings) as live:
                 outcomes.append(Outcome(name, None, _broken(run, live, Random(seed))))
     return outcomes
 

@@ -15,14 +15,13 @@ from typing import Any, Final, Self
 
 from msgspec.structs import replace
 
-from loadtests.address import Address, open_stream
+from loadtests.address import open_stream
 from loadtests.dialects.base import (
     Attach,
     Closed,
     Dialect,
     Event,
     Failed,
-    Place,
     Ready,
     Refused,
     Reply,
@@ -30,6 +29,7 @@ from loadtests.dialects.base import (
 )
 from loadtests.dialects.check.conversation import Broken, called, received, show
 from loadtests.sealing.envelope import Keyring
+from loadtests.settings import Settings
 
 WAIT_S: Final = 5.0
 """How long an answer may take."""
@@ -101,9 +101,10 @@ class Line:
 class LiveSession:
     """The connections of one check, which are closed when its block ends."""
 
-    def __init__(self, kind: type[Dialect], address: Address, place: Place, context: ssl.SSLContext | None) -> None:
+    def __init__(self, kind: type[Dialect], settings: Settings) -> None:
         self.features = kind.features
-        self._kind, self._address, self._place, self._context = kind, address, place, context
+        self._kind = kind
+        self._address, self._place, self._context = settings.address, settings.place(), settings.client_context()
         self._keyring = Keyring(1, secrets.token_hex(8))
         self._participants = 0
         self._ids = 0

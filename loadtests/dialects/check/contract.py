@@ -47,7 +47,7 @@ CHECKS: Final = (
     Check("no message makes it raise", wire.no_message_raises, "an end behind a WebSocket"),
     Check("a ping is answered", wire.pings_are_answered, "an end behind a WebSocket"),
     Check("a close of the relay ends it", wire.a_close_ends_it, "an end behind a WebSocket"),
-    Check("our own close is not answered again", wire.our_own_close_is_not_answered_again, "an end behind a WebSocket"),
+    Check("our own close ends it", wire.our_own_close_ends_it),
 )
 
 
@@ -65,13 +65,13 @@ def hold(subject: Subject, seed: int) -> list[Outcome]:
     never_joined = False
     for check in CHECKS:
         why_not = "it joins no stream" if never_joined and check.joined else missing(subject, check)
-        broken = None if why_not else outcome(check, subject, seed)
+        broken = None if why_not else fault_of(check, subject, seed)
         never_joined = never_joined or (check.run is streams.joins and broken is not None)
         outcomes.append(Outcome(check.name, why_not, broken))
     return outcomes
 
 
-def outcome(check: Check, subject: Subject, seed: int) -> Broken | None:
+def fault_of(check: Check, subject: Subject, seed: int) -> Broken | None:
     """Make one check; what it raises that is not Broken is broken too."""
     try:
         check.run(subject, Random(seed))
