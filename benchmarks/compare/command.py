@@ -132,7 +132,7 @@ def measure(
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         if not cores.shared:
             os.sched_setaffinity(0, {cores.load})
-        renices = stack.enter_context(preferred())
+        is_preferred = stack.enter_context(preferred())
         _on_signals(stack, interrupted.set)
         window = stack.enter_context(Window(cores.load))
         engine = stack.enter_context(Engine(folder, workers=1, cores=[cores.load], go_on=go_on))
@@ -150,7 +150,7 @@ def measure(
             folder=folder,
             facts=facts,
             go_on=go_on,
-            renices=renices,
+            preferred=is_preferred,
             say=say,
         )
         session.measure(measured, targets, plan, bench)

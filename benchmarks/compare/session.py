@@ -8,11 +8,9 @@ probe and no closed window, and its turns are runs alone.
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -26,6 +24,7 @@ from benchmarks.compare.ranking import Turn
 from benchmarks.compare.saturate import Saturation
 from benchmarks.compare.window import Window
 from benchmarks.compare.workload import DELIVERIES_PER_PUBLISH
+from benchmarks.rig.priority import giving_way, prefer_sessions
 from benchmarks.rig.processes import Cores, ServerError
 from benchmarks.rig.say import Say
 from benchmarks.rig.usage import core_busy_ns
@@ -47,8 +46,6 @@ PUBLISH_WEIGHT: Final = 5
 """What a publish costs, in deliveries: as the workload's default rate counts it."""
 SETTLE_S: Final = 0.5
 """Until buffers of the handshakes have been given back."""
-MASTER_NICER: Final = 10
-"""The master only adds up during a run: a worker on the same core goes first."""
 _T = TypeVar("_T")
 
 
@@ -62,8 +59,8 @@ class Bench(Struct, frozen=True, kw_only=True):
     facts: Callable[[Target, OpenTarget], RunFacts]
     go_on: Callable[[], None]
     """Raises KeyboardInterrupt after a Ctrl-C."""
-    renices: bool
-    """This process may lower its priority, and raise it again."""
+    preferred: bool
+    """This process goes ahead of others, and may let its own go first."""
     say: Say
 
 
@@ -114,6 +111,8 @@ def _attempt(
     try:
         folder.mkdir()
         with opened(target, folder, cores={bench.cores.server}) as found:
+            if bench.preferred:
+                prefer_sessions()
             measured.versions.setdefault(target.name, found.version)
             return run(target, found, folder)
     except (TargetError, LoadError, ServerError, OSError) as error:
@@ -146,7 +145,8 @@ def _turn(plan: ComparePlan, bench: Bench, number: int, target: Target, found: O
     settings = _settings(plan, f"{time.time_ns():x}", target, found)
     facts = bench.facts(target, found)
     others = _Others(bench.cores, found)
-    with _nicer(allowed=bench.renices):
+    with giving_way(preferred=bench.preferred):
+        # The master only adds up during a run: a worker on the same core goes first.
         result = bench.engine.run(settings, replace(facts, options={**facts.options, "round": number}))
     others_cpu = others.share()
     write(folder, result, bench.engine.intervals())
@@ -195,16 +195,3 @@ class _Others:
     def _now(self) -> tuple[int, int] | None:
         usage = self._relay.usage() if self._relay is not None else None
         return None if usage is None else (usage.at_ns, core_busy_ns(self._core) - usage.cpu_ns)
-
-
-@contextmanager
-def _nicer(*, allowed: bool) -> Iterator[None]:
-    """Let the load's workers go before this process, where that can be taken back: servers inherit its niceness."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    if allowed:
-        os.setpriority(os.PRIO_PROCESS, 0, before + MASTER_NICER)
-    try:
-        yield
-    finally:
-        if allowed:
-            os.setpriority(os.PRIO_PROCESS, 0, before)
