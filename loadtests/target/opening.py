@@ -19,6 +19,7 @@ from loadtests.target import metrics_page
 from loadtests.target.process import ProcessUsage, TargetProcess, usage_of
 from loadtests.target.reference_relay import ReferenceRelay
 from loadtests.target.target import Command, Program, ReferenceVariant, Target, version_of
+from relaymark import child_program
 
 
 class StartedRelay:
@@ -133,7 +134,7 @@ def _started(target: Target, program: Program, folder: Path, tls: bool, cores: s
         # Some give up root for a user who must still be able to read this.
         Path(directory).chmod(0o755)
         process = TargetProcess(
-            program.command(binary, Path(directory), port, CERTIFICATE if tls else None),
+            child_program(program.command(binary, Path(directory), port, CERTIFICATE if tls else None)),
             log=folder / "relay.log",
             name=target.name,
             environment=program.environment(Path(directory), port),
