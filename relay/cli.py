@@ -33,6 +33,14 @@ app = App(
 
 # Named by strings, and imported when called: the relay does not depend on the load.
 app.command("loadtests.cli:run", name="run", help="Offer a relay the load of a live platform, and show how it fared.")
+app.command(
+    "loadtests.catalogue_cli:targets",
+    name="targets",
+    help="List the relays that can be measured, and what each promises.",
+)
+app.command(
+    "loadtests.catalogue_cli:scenarios", name="scenarios", help="List the scenarios, and what each loads a relay with."
+)
 app.command("loadtests.cli:report", name="report", help="Show the results of runs again.")
 app.command(
     "benchmarks.compare.cli:compare", name="compare", help="Measure several relays in turn under the same sealed work."
@@ -53,6 +61,8 @@ app.command(bench)
 EXTRAS: Final = {
     "run": "load",
     "report": "load",
+    "targets": "load",
+    "scenarios": "load",
     "dialect": "load",
     "gate": "bench",
     "bench": "bench",
