@@ -28,6 +28,7 @@ from loadtests.dialects.base import (
     Subscribed,
     Unsubscribed,
 )
+from loadtests.dialects.fault import told
 from loadtests.driver.connection import Connection
 from loadtests.driver.context import Context
 from loadtests.driver.publisher import Publisher
@@ -197,7 +198,7 @@ class Link:
         try:
             events = self._dialect.receive(data)
         except Exception as error:  # a dialect may be a user's own: its fault ends a connection, not the run
-            events = [Failed(f"the dialect raised {error!r}")]
+            events = [Failed(f"the dialect raised {told(error)}")]
         delivered = self._recipient.delivered
         for event in events:
             if type(event) is tuple:
