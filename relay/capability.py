@@ -115,6 +115,13 @@ class Verifier:
         self.misses = 0
         self.refusals = 0
 
+    def signatures(self, capability: bytes) -> int:
+        """Return how many signatures a `check` verifies: none for what it remembers or what has not the form."""
+        if len(capability) != CAPABILITY_BYTES:
+            return 0
+        holder = capability[_STATEMENT.size - len(_NO_HOLDER) : _STATEMENT.size]
+        return (capability not in self._known) + (holder != _NO_HOLDER)
+
     def check(self, capability: bytes, *, use: int, proof: bytes | None, challenge: bytes, now_s: int) -> Capability:
         """Return the capability if it gives every right in `use` to the client of this challenge. Raises Refused.
 

@@ -119,7 +119,7 @@ def serve(
     ephemeral_per_s
         Ephemeral records a second that one connection may publish.
     control_per_s
-        Other requests a second that one connection may send.
+        Other requests a second that one connection may send; above it is not read for a while.
     """
     from relay import limits, server
     from relay.errors import ConfigurationError

@@ -17,6 +17,9 @@ whether a message is under way, and whether the bytes stand inside a payload. So
     between, open  -- CLOSE -->            shut       (the last event)
     any      -- violation -->              shut       (FramingError)
 
+What is left of bytes after as many small frames as `feed` may read waits in front of the first of them, in any state
+but shut.
+
 A control frame is at most 131 bytes and is kept until it is whole, so it never shows half-read in these states.
 What is wrong with a header is refused when the bytes that say so arrive, before any of the payload is kept. Payload is
 unmasked, and text is checked, as it arrives: each byte is touched a fixed number of times, however it is cut.
@@ -52,6 +55,7 @@ TOO_BIG: Final = 1009
 
 CONTROL_BYTES_MAX: Final = 125
 """RFC 6455 section 5.5."""
+UNBOUNDED: Final = 1 << 62
 
 # FIN, BINARY, masked, and a 16-bit length: what nearly every frame of a client begins with.
 _BINARY_16: Final = 0x82FE
@@ -118,17 +122,29 @@ class _Partial:
 class FrameReader:
     """Turns the bytes of one client into messages and control frames."""
 
-    __slots__ = ("_message", "_message_bytes_max", "_rest", "_shut")
+    __slots__ = ("_message", "_message_bytes_max", "_rest", "_shut", "fragments", "waiting")
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._message: _Partial | None = None
         self._message_bytes_max = message_bytes_max
         self._rest = b""
         self._shut = False
+        self.fragments = 0  # continuation frames so far
+        self.waiting = False  # for `feed` to go on: it stopped at its limit
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Return the events that `data` completes, in order. Raises FramingError; RFC 6455 section 5.2."""
+    def hold(self, data: bytes) -> None:
+        """Keep bytes for the next `feed`."""
+        self._rest += data
+        self.waiting = True
+
+    def feed(self, data: bytes, small_max: int = UNBOUNDED) -> list[Event]:
+        """Return the events that `data` completes, in order. Raises FramingError; RFC 6455 section 5.2.
+
+        At most `small_max` frames other than whole binary ones above 125 bytes are read, which cost more than their
+        bytes say: the rest waits. `feed(b"")` goes on with it.
+        """
         events: list[Event] = []
+        self.waiting = False
         if self._shut:
             return events
         if self._rest:
@@ -147,7 +163,8 @@ class FrameReader:
                         start = position + 8
                         if not CONTROL_BYTES_MAX < length <= limit:
                             break
-                    elif _BINARY_7 <= head < _BINARY_16:
+                    elif _BINARY_7 <= head < _BINARY_16 and small_max > 0:
+                        small_max -= 1
                         start = position + 6
                         length = head - _BINARY_7
                         mask = data[position + 2 : start]
@@ -165,6 +182,11 @@ class FrameReader:
             elif self._message.missing:
                 position = self._payload(self._message, data, position, events)
                 continue
+            if small_max <= 0:
+                self._rest = data[position:]
+                self.waiting = True
+                break
+            small_max -= 1
             position = self._frame(data, position, events)
         return events
 
@@ -223,6 +245,8 @@ class FrameReader:
             return self._keep(data, position)
         if message is None:
             self._message = message = _Partial(opcode)
+        else:
+            self.fragments += 1
         message.final = first >= 0x80
         message.fragments += 1
         message.mask = mask

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from relay import framing, wire
+from relay.budget import Budget
 from relay.capability import Capability, Right, Verifier, handle_of
 from relay.counters import Counters
 from relay.errors import Code, Refused
@@ -28,6 +29,7 @@ from relay.limits import (
     LEFT_IDS_MAX,
     PUBLISH_WINDOW,
     STREAMS_PER_CONNECTION_MAX,
+    TURN_WORK,
 )
 from relay.outbox import ORDERED, Chunk, Outbox, frame_of
 from relay.replay import Replay, end_lag_if_caught_up
@@ -62,6 +64,7 @@ class Hub:
         self.store = store
         self.counters = Counters()
         self.verifier = Verifier()
+        self.budget = Budget()
         self.fanout = FanOut(self.counters)
         self.push = self.fanout.push
         self.now_ns = 0
@@ -89,10 +92,13 @@ class Hub:
             for client in self._exporting:
                 client.exporting = False
             self._exporting.clear()
+        budget = self.budget
+        behind = budget.serve(self.now_ns) if budget.waiting else False
+        budget.left = TURN_WORK
         self.sequencer.commit()
         catching = self.replay.turn()
         more = self.fanout.slice()
-        return more or catching or self.sequencer.has_more
+        return more or catching or behind or self.sequencer.has_more
 
     @property
     def settled(self) -> bool:

@@ -44,6 +44,35 @@ platform sets its own, lower ones. The closed loops of the benchmarks stay below
 RATE_BURST_S: Final = 1.0
 """A connection may save up this much of its rate."""
 
+# -- work ----------------------------------------------------------------------------------------------
+#
+# Bytes do not say what they cost: 64 KiB of publishes take the relay less than a millisecond, 64 KiB of TIME requests
+# took it 87. So work is counted, in units of some 4 us: what a publish on the hot path costs.
+WORK_REQUEST: Final = 4
+"""A request other than such a publish, or one that is refused; its answer included."""
+WORK_SIGNATURE: Final = 32
+"""An Ed25519 verification."""
+WORK_SUBSCRIBE: Final = 12
+"""Beside the signature: the stream may be a new one, and the store is asked for it."""
+WORK_EXPORT: Final = 128
+"""A page of 128 KiB that is read, taken apart and put together."""
+WORK_FRAME: Final = 1
+"""A ping, a pong, or a fragment after the first."""
+SHARE_WORK: Final = 32
+"""Of one connection in one turn; the rest of what it sent waits. With a hundred connections that all use their share
+everybody is served within some 15 ms."""
+SMALL_FRAMES_PER_SHARE: Final = 32
+"""Frames that are parsed for a share: small ones cost more than their bytes."""
+TURN_WORK: Final = 256
+"""Of all connections that are read in a turn, some 1 ms; those that are left are the first of the next."""
+BACKLOG_WORK: Final = 128
+"""Of all connections that are behind, in one turn: they take at most half as much as those that are not."""
+REST_S: Final = 0.02
+"""A connection that has used up its rate is looked at again after this."""
+SIGNATURES_PER_S_MAX: Final = 3_000
+"""Verifications of the whole relay: a third of a core at some 120 us. Keys cost a stranger nothing, so a bound on each
+connection is none. Capabilities that are remembered cost none and do not wait."""
+
 # -- the outbox of one connection --------------------------------------------------------------------
 CONTROL_QUEUE_BYTES_MAX: Final = 262_144
 """Past this the relay stops reading from the client: it asks for more than it takes."""

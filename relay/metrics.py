@@ -73,6 +73,7 @@ class RelayCollector(Collector):
             ("sent_bytes", "Bytes written to clients, before TLS", counters.sent_bytes),
             ("lagging", "Times that a client fell behind and was replayed from the store", counters.lagging),
             ("slow_closed", "Clients closed for not taking their records", counters.slow_closed),
+            ("rests", "Times that a connection was not read since its rate was used up", hub.budget.rests),
             ("erased_streams", "Streams erased by their owners", counters.erased),
             ("commit_failures", "Batches that the store refused", counters.commit_failures),
             ("read_failures", "Reads that the store refused", counters.read_failures),

@@ -12,17 +12,31 @@ A Peer knows ping, close and keep-alive; a Session adds the records, an Echo ret
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from relay import framing, wire
 from relay.errors import Code, close_code
 from relay.hub import Hub
-from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, KEEPALIVE_S, LAGGING_S_MAX, SEND_STALL_S_MAX
+from relay.limits import (
+    CLOSE_S_MAX,
+    HANDSHAKE_S_MAX,
+    KEEPALIVE_S,
+    LAGGING_S_MAX,
+    SEND_STALL_S_MAX,
+    SHARE_WORK,
+    SMALL_FRAMES_PER_SHARE,
+    WORK_FRAME,
+    WORK_REQUEST,
+)
 from relay.outbox import Outbox, frame_of
 from relay.stream import Attachment
 
 NS_PER_S: Final = 1_000_000_000
+
+Input: TypeAlias = framing.Event | framing.FramingError | list[wire.ClientRecord]
+"""What a connection brought: an event, the fault that ends it, or records of a message that were put off."""
 
 
 class State(IntEnum):
@@ -35,14 +49,19 @@ class State(IntEnum):
 class Peer:
     """The WebSocket side of a connection: messages out of bytes, pings, the close handshake, time limits.
 
-    `close_code` is what we closed with. `ended` says that nothing counts any more; at `overdue` the transport must let go,
-    even if something waits to be sent. `heard_ns` and `progress_ns` are set by the transport: when bytes last came, and
-    when some were last taken.
+    `close_code` is what we closed with. `ended` says that nothing counts any more; at `overdue` the transport must let
+    go, even if something waits to be sent. `behind`: something that it sent waits for its share of work, so nothing more
+    may be read. `heard_ns` and `progress_ns` are set by the transport: when bytes last came, and when some were last taken.
     """
 
     __slots__ = (
+        "_control",
         "_reader",
+        "_resting",
+        "_share",
+        "_waiting",
         "attachments",
+        "behind",
         "behind_since_ns",
         "box",
         "close_code",
@@ -63,6 +82,11 @@ class Peer:
         self.attachments: dict[int, Attachment] = {}
         self.state = State.GREETING
         self._reader = framing.FrameReader()
+        self._control = math.inf  # work that its rate still allows
+        self._share = SHARE_WORK  # of this turn
+        self._resting = False  # since its rate, or that of all signatures, is used up
+        self._waiting: list[Input] | None = None
+        self.behind = False
         self.close_code = 0
         self.opened_ns = self.heard_ns = self.progress_ns = hub.now_ns
         self.closing_since_ns = 0
@@ -77,30 +101,87 @@ class Peer:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes of the network."""
-        try:
-            self.receive_messages(self._reader.feed(data))
-        except framing.FramingError as fault:
-            self.receive(fault.events)
-            self.close(fault.close_code, fault.reason)
-            self._end()
-        except Exception as error:
-            self._fault(error)
+        if self.behind:
+            self._reader.hold(data)
+        else:
+            self._feed(data)
 
-    def receive(self, messages: list[framing.Event]) -> None:
-        """Take messages and control frames in order. A fault of our own ends this connection, and no other."""
+    def _feed(self, data: bytes) -> None:
+        events: list[Input]
         try:
+            events = self._reader.feed(data, SMALL_FRAMES_PER_SHARE)  # type: ignore[assignment] # a list of some of them
+        except framing.FramingError as fault:
+            events = [*fault.events, fault]
+        self.receive(events)
+
+    def receive(self, messages: list[Input]) -> None:
+        """Take messages and control frames in order, as many as are worth a share; the rest waits for the next one.
+
+        A fault of our own ends this connection, and no other.
+        """
+        if self._control < SHARE_WORK:
+            self._refill()
+            self._share = min(SHARE_WORK, int(self._control))
+            self._resting = self._share <= 0
+        else:
+            self._share = SHARE_WORK
+        reader = self._reader
+        try:
+            if reader.fragments:
+                self._spend(reader.fragments * WORK_FRAME)
+                reader.fragments = 0
             self.receive_messages(messages)
         except Exception as error:
             self._fault(error)
+        if self._waiting is not None or reader.waiting:
+            self.behind = True
+            if self._resting:
+                self.hub.budget.rest(self, self.hub.now_ns)
+            else:
+                self.hub.budget.put_off(self)
+
+    def go_on(self) -> None:
+        """Take another share of what waits."""
+        if self.state == State.ENDED:
+            return
+        if self.box.choked:
+            self.hub.budget.rest(self, self.hub.now_ns)
+            return
+        self.behind = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            self._feed(b"")
+        else:
+            self.receive(waiting)
+        if not self.behind:
+            self.hub.budget.caught_up.append(self)
+
+    def _spend(self, work: int) -> None:
+        """Charge what this connection had the relay do."""
+        self._control -= work
+        self._share -= work
+        self.hub.budget.left -= work
+
+    def _refill(self) -> None:
+        """Give the budgets what the time since is worth."""
+
+    def _put_off(self, messages: list[Input]) -> None:
+        """Let messages wait for the next share, behind what waits already."""
+        self._waiting = messages if self._waiting is None else self._waiting + messages
 
     def _fault(self, error: Exception) -> None:
         self.hub.report(error)
         self.fail(Code.INTERNAL)
 
-    def receive_messages(self, messages: list[framing.Event]) -> None:
+    def receive_messages(self, messages: list[Input]) -> None:
         """Take messages and control frames in order."""
-        for message in messages:
+        left = iter(messages)
+        for message in left:
+            if self._share <= 0:
+                self._put_off([message, *left])
+                return
             if isinstance(message, bytes):
+                self._spend(WORK_REQUEST)
                 if self.state < State.CLOSING:
                     self.receive_message(message)
             else:
@@ -114,10 +195,14 @@ class Peer:
         """Take a text message."""
         self.fail(Code.TEXT)
 
-    def _receive_other(self, event: framing.Event) -> None:
+    def _receive_other(self, event: Input) -> None:
+        self._spend(WORK_FRAME)
         if isinstance(event, framing.Ping):
             if self.state < State.CLOSING:
                 self.hub.push(self.box, framing.encode(framing.PONG, event.payload))
+        elif isinstance(event, framing.FramingError):
+            self.close(event.close_code, event.reason)
+            self._end()
         elif isinstance(event, str):
             if self.state < State.CLOSING:
                 self.receive_text(event)
@@ -189,8 +274,8 @@ class Peer:
             self.hub.counters.slow_closed += 1
             self.fail(Code.SLOW)
             return CLOSE_S_MAX
-        # From a client that does not take its answers nothing is read; it is stalled, or not, but not silent.
-        silent_s = 0.0 if box.choked else (now - self.heard_ns) / NS_PER_S
+        # Nothing is read from a client that does not take its answers, or asks for too much; but it is not silent.
+        silent_s = 0.0 if box.choked or self.behind else (now - self.heard_ns) / NS_PER_S
         if silent_s >= 2 * KEEPALIVE_S:
             self.fail(Code.KEEPALIVE)
             return CLOSE_S_MAX

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from relay import framing, wire
+from relay import wire
 from relay.capability import Right
 from relay.errors import Code, ProtocolError, Refused
 from relay.hub import Hub
@@ -24,16 +24,20 @@ from relay.limits import (
     SEALED_BYTES_MAX,
     SEALED_SIZES,
     STREAMS_PER_CONNECTION_MAX,
+    WORK_EXPORT,
+    WORK_REQUEST,
+    WORK_SIGNATURE,
+    WORK_SUBSCRIBE,
 )
 from relay.outbox import frame_of
-from relay.peer import NS_PER_S, Peer, State
+from relay.peer import NS_PER_S, Input, Peer, State
 from relay.stream import Attachment
 
 SEALED_VERSION: Final = 1
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """Records a second that one connection may send, by class."""
+    """Records a second that one connection may send, by class; `control` are all requests but PUBLISH."""
 
     durable_per_s: int = DURABLE_PER_S_MAX
     ephemeral_per_s: int = EPHEMERAL_PER_S_MAX
@@ -43,7 +47,15 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 class Session(Peer):
     """A client of the relay protocol. `challenge` is 32 random bytes, this connection's own."""
 
-    __slots__ = ("_control", "_durable", "_ephemeral", "_rates", "_refilled_ns", "challenge", "exporting", "unacked")
+    __slots__ = (
+        "_durable",
+        "_ephemeral",
+        "_rates",
+        "_refilled_ns",
+        "challenge",
+        "exporting",
+        "unacked",
+    )
 
     def __init__(self, hub: Hub, challenge: bytes, rates: Rates) -> None:
         super().__init__(hub)
@@ -54,9 +66,9 @@ class Session(Peer):
         self._refilled_ns = hub.now_ns
         self._durable = rates.durable_per_s * RATE_BURST_S
         self._ephemeral = rates.ephemeral_per_s * RATE_BURST_S
-        self._control = rates.control_per_s * RATE_BURST_S
+        self._control = rates.control_per_s * WORK_REQUEST * RATE_BURST_S
 
-    def receive_messages(self, messages: list[framing.Event]) -> None:
+    def receive_messages(self, messages: list[Input]) -> None:
         """Take what one read brought.
 
         The hot path: durable records that nothing is wrong with. Whatever is not, or not surely, such a record goes the
@@ -68,14 +80,15 @@ class Session(Peer):
         suites = hub.suites
         budget = 0
         if self.state == State.OPEN and hub.sequencer.waiting_bytes < COMMIT_BATCH_BYTES_MAX:
-            budget = PUBLISH_WINDOW - self.unacked
+            budget = min(PUBLISH_WINDOW - self.unacked, self._share)
             if self._durable < budget:
                 budget = int(self._durable)
         taken = taken_bytes = counted = 0
         number = size = -1
         ids: list[int] = []
         payloads: list[bytes] = []
-        for message in messages:
+        left = iter(messages)
+        for message in left:
             if message.__class__ is bytes:
                 try:
                     record = decode(message)
@@ -107,6 +120,9 @@ class Session(Peer):
             if taken:
                 self._account(taken, taken_bytes + (taken - counted) * size)
             taken = taken_bytes = counted = budget = 0
+            if self._share <= 0:
+                self._put_off([message, *left])
+                return
             if message.__class__ is not bytes:
                 self._receive_other(message)
             elif self.state < State.CLOSING:
@@ -118,6 +134,8 @@ class Session(Peer):
         """Account for records that went the hot path."""
         self.unacked += taken
         self._durable -= taken
+        self._share -= taken
+        self.hub.budget.left -= taken
         self.hub.sequencer.waiting_bytes += taken_bytes
 
     def receive_message(self, message: bytes) -> None:
@@ -130,9 +148,33 @@ class Session(Peer):
         except ProtocolError as error:
             self.fail(error.code)
             return
-        for record in records:
+        self._receive_records(records)
+
+    def _receive_records(self, records: list[wire.ClientRecord]) -> None:
+        for at, record in enumerate(records):
+            if self._share <= 0 or (isinstance(record, wire.Subscribe) and not self._may_verify(record.capability)):
+                self._put_off([records[at:]])
+                return
             if self.state < State.CLOSING:
                 self._receive_record(record)
+
+    def _receive_other(self, event: Input) -> None:
+        if isinstance(event, list):
+            self._receive_records(event)
+        else:
+            super()._receive_other(event)
+
+    def _may_verify(self, capability: bytes) -> bool:
+        """Take the signatures that a SUBSCRIBE costs out of the relay's rate and this connection's."""
+        number = self.hub.verifier.signatures(capability)
+        if not number:
+            return True
+        if not self.hub.budget.take_signatures(number, self.hub.now_ns):
+            self._share = 0
+            self._resting = True
+            return False
+        self._spend(number * WORK_SIGNATURE)
+        return True
 
     def _receive_record(self, record: wire.ClientRecord) -> None:
         if isinstance(record, wire.Hello) is (self.state == State.OPEN):
@@ -145,6 +187,8 @@ class Session(Peer):
             match record:
                 case wire.Publish():
                     about = record.id
+                    self._control += WORK_REQUEST  # Its rate is another one.
+                    self._spend(WORK_REQUEST)
                     self._publish(record)
                     return
                 case wire.Hello():
@@ -152,17 +196,18 @@ class Session(Peer):
                     return
                 case wire.Subscribe():
                     about = record.request
-                    self._spend_control()
+                    self._spend(WORK_SUBSCRIBE)
                     self._subscribe(record)
                 case wire.Time():
-                    self._spend_control()
+                    self._spend(WORK_REQUEST)
                     stamp_ns = self.hub.now_ns
                     self.hub.push(self.box, frame_of(wire.Timed(record.sent_ns, stamp_ns, stamp_ns)))
                 case _:
                     about = record.number
-                    self._spend_control()
+                    self._spend(WORK_REQUEST)
                     self._about_stream(record)
         except Refused as refusal:
+            self._spend(WORK_REQUEST)
             self.refuse(refusal.code, kind, about)
 
     def _hello(self, record: wire.Hello) -> None:
@@ -179,6 +224,7 @@ class Session(Peer):
             self._rates.durable_per_s,
             self._rates.ephemeral_per_s,
             int(KEEPALIVE_S * 1000),
+            self._rates.control_per_s,
         )
         self.hub.push(self.box, frame_of(wire.Welcome(wire.VERSION, self.challenge, self.hub.now_ns, limits)))
 
@@ -204,9 +250,11 @@ class Session(Peer):
         if sealed[0] != SEALED_VERSION or not self.hub.suites[sealed[1]]:
             raise Refused(Code.SEALED_FORM)
         if record.class_ == wire.DURABLE:
+            if self._durable < 1:
+                self._refill()
+                if self._durable < 1:
+                    raise Refused(Code.RATE)
             self._durable -= 1
-            if self._durable < 0 and not self._refill("_durable", self._rates.durable_per_s):
-                raise Refused(Code.RATE)
             if self.unacked >= PUBLISH_WINDOW:
                 raise Refused(Code.WINDOW)
             self.hub.sequencer.publish(attachment, record)
@@ -215,9 +263,11 @@ class Session(Peer):
             raise Refused(Code.ID)
         if record.commitment is not None:
             raise Refused(Code.COMMITMENT)
+        if self._ephemeral < 1:
+            self._refill()
+            if self._ephemeral < 1:
+                raise Refused(Code.RATE)
         self._ephemeral -= 1
-        if self._ephemeral < 0 and not self._refill("_ephemeral", self._rates.ephemeral_per_s):
-            raise Refused(Code.RATE)
         self.hub.publish_state(attachment, record.id, sealed)
 
     def _about_stream(self, record: wire.Unsubscribe | wire.Ack | wire.Erase | wire.Export) -> None:
@@ -235,6 +285,7 @@ class Session(Peer):
                 self.hub.erase(attachment)
             case wire.Export():
                 self._need(attachment, Right.EXPORT)
+                self._spend(WORK_EXPORT)
                 self.hub.export(attachment, record.after)
 
     @staticmethod
@@ -242,31 +293,20 @@ class Session(Peer):
         if not attachment.use & right:
             raise Refused(Code.RIGHT)
 
-    def _spend_control(self) -> None:
-        self._control -= 1
-        if self._control < 0 and not self._refill("_control", self._rates.control_per_s):
-            raise Refused(Code.RATE)
+    def _refill(self) -> None:
+        """Give all budgets what the time since the last refill is worth.
 
-    def _refill(self, spent: str, per_s: int) -> bool:
-        """Give all budgets what the time since the last refill is worth; return whether `spent` had one to spend.
-
-        Called only when a budget is used up, so that a record that is within its rate costs one subtraction.
+        Called only when one is used up, so that a record that is within its rate costs one subtraction.
         """
-        setattr(self, spent, getattr(self, spent) + 1)  # What is refused costs nothing, or too fast would mean never.
         elapsed_s = (self.hub.now_ns - self._refilled_ns) / NS_PER_S
         self._refilled_ns = self.hub.now_ns
         rates = self._rates
-        for name, rate in (
+        for name, per_s in (
             ("_durable", rates.durable_per_s),
             ("_ephemeral", rates.ephemeral_per_s),
-            ("_control", rates.control_per_s),
+            ("_control", rates.control_per_s * WORK_REQUEST),
         ):
-            budget = getattr(self, name) + elapsed_s * rate
-            setattr(self, name, min(budget, rate * RATE_BURST_S))
-        if getattr(self, spent) < 1:
-            return False
-        setattr(self, spent, getattr(self, spent) - 1)
-        return True
+            setattr(self, name, min(getattr(self, name) + elapsed_s * per_s, per_s * RATE_BURST_S))
 
     def refuse(self, code: Code, record: int, about: int) -> None:
         """Answer ERROR; the connection goes on."""

@@ -114,8 +114,8 @@ ClientRecord: TypeAlias = Hello | Subscribe | Unsubscribe | Publish | Ack | Eras
 # -- relay to client ---------------------------------------------------------------------------------
 
 
-class Limits(Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What the client must keep to."""
+class Limits(Struct, array_like=True, frozen=True, gc=False):
+    """What the client must keep to; it grows at its end. `control_per_s_max` 0: an older relay that does not tell it."""
 
     sealed_bytes_max: U64
     message_bytes_max: U64
@@ -125,6 +125,7 @@ class Limits(Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fiel
     durable_per_s_max: U64
     ephemeral_per_s_max: U64
     keepalive_ms: U64
+    control_per_s_max: U64 = 0
 
 
 class Welcome(_Record, tag=16, frozen=True):

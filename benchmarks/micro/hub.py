@@ -69,9 +69,9 @@ class _Room:
                 box.wrote(len(box.gather()))
 
     def batch(self) -> None:
-        receive = self._publisher.receive_message
+        receive = self._publisher.receive
         for message in next(self._messages):
-            receive(message)
+            receive([message])
         self.turn()
         assert not self._hub.counters.refused, "every publish is within the bounds"
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import trio
 
-from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, HANDSHAKES_MAX, RECV_BYTES
+from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, HANDSHAKES_MAX, RECV_BYTES, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
 from relay.transports.base import Relay
@@ -40,6 +40,7 @@ IDLE_COLLECTION: Final = 5_000
 """New objects that make the garbage collector worth running when the pump has nothing to do. It never runs by itself:
 what serves connections leaves no cycles, and a collection of a large relay takes milliseconds."""
 
+_NONE: Final[list[tuple[int, int]]] = []
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 
@@ -72,6 +73,8 @@ class Pump:
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._more = False
+        self._carried = _NONE  # sockets that are ready, and for which a turn had no work left
+        self._resting = trio.Event()
         # Tasks other than the pump's have a way to wake it.
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, READ)
@@ -96,7 +99,7 @@ class Pump:
                 if now_ns >= due_ns:
                     await trio.lowlevel.checkpoint()
                     due_ns = clock() + CHECKPOINT_NS
-                events = poll(0, EVENTS_MAX)
+                events = self._carried or poll(0, EVENTS_MAX)
                 if not events and not self._more:
                     events = poll(LINGER_S, EVENTS_MAX)
             if gc.get_count()[0] > IDLE_COLLECTION:
@@ -105,16 +108,22 @@ class Pump:
     def _turn(self, events: list[tuple[int, int]]) -> None:
         hub = self._hub
         hub.now_ns = now_ns = self._clock()
+        budget = hub.budget
         connections = self._connections
         received = 0
-        for fd, mask in events:
+        self._carried = _NONE
+        ready = iter(events)
+        for fd, mask in ready:
+            if budget.left <= 0:
+                self._carried = [(fd, mask), *ready]
+                break
             connection = connections.get(fd)
             if connection is None:
                 self._signalled(fd)
                 continue
-            if mask & WRITE:
+            if mask & WRITE and connection.writing:
                 self._writable(connection)
-            if mask & ~WRITE:
+            if mask & ~WRITE and (connection.reading or mask & ~(READ | WRITE)):
                 try:
                     data = connection.recv(RECV_BYTES)
                 except (BlockingIOError, InterruptedError):
@@ -128,18 +137,31 @@ class Pump:
                 peer = connection.peer
                 peer.heard_ns = now_ns
                 peer.receive_data(data)
+                if peer.behind:
+                    self._look_whether_to_read(connection)
         hub.counters.received_bytes += received
+        self._work_off()
+
+    def _work_off(self) -> None:
+        """Have the core do what came, and send what it says."""
+        hub = self._hub
         self._more = hub.turn()
         if hub.fanout.dirty:
             self._flush_all()
         if hub.ended:
             self._finish_ended()
+        budget = hub.budget
+        if budget.caught_up:
+            caught_up, budget.caught_up = budget.caught_up, []
+            for peer in caught_up:
+                if peer.box.owner is not None:
+                    self._look_whether_to_read(peer.box.owner)
+        if budget.resting:
+            self._resting.set()
 
     def flush(self) -> None:
         """Serve what a task other than the pump's pushed."""
-        self._more = self._hub.turn()
-        self._flush_all()
-        self._finish_ended()
+        self._work_off()
         if self._more:  # The pump may be asleep until its poller has something.
             os.eventfd_write(self._wake_fd, 1)
 
@@ -187,8 +209,7 @@ class Pump:
         if box.overflowing:
             self._hub.replay.fall_behind(connection.peer)
         if connection.reading and box.choked:
-            connection.reading = False
-            self._watch(connection)
+            self._look_whether_to_read(connection)
 
     def _stand(self, connection: _Connection) -> None:
         connection.peer.progress_ns = self._hub.now_ns
@@ -216,9 +237,8 @@ class Pump:
             box.pending.clear()
         else:
             box.wrote(sent)
-        if not connection.reading and not box.choked:
-            connection.reading = True
-            self._watch(connection)
+        if not connection.reading:
+            self._look_whether_to_read(connection)
         if box.standing is None and (connection.tls is None or not connection.tls.unsent):
             connection.writing = False
             self._watch(connection)
@@ -239,6 +259,13 @@ class Pump:
             connection.peer.progress_ns = self._hub.now_ns
         return flushed
 
+    def _look_whether_to_read(self, connection: _Connection) -> None:
+        """Read from a client unless it does not take its answers, or what it sent waits for its share of work."""
+        reading = not (connection.box.choked or connection.peer.behind)
+        if reading != connection.reading:
+            connection.reading = reading
+            self._watch(connection)
+
     def _watch(self, connection: _Connection) -> None:
         mask = (READ if connection.reading else 0) | (WRITE if connection.writing else 0)
         self._epoll.modify(connection.fd, mask)
@@ -253,6 +280,7 @@ class Pump:
         self._epoll.register(connection.fd, READ)
         if rest:
             peer.receive_data(rest)
+            self._look_whether_to_read(connection)
             self.flush()
 
     def _finish_ended(self) -> None:
@@ -287,6 +315,15 @@ class Pump:
             self._lose(connection)
         self._epoll.close()
         os.close(self._wake_fd)
+
+    async def wake_the_resting(self) -> None:
+        """Have a turn in time for those whose rate was used up."""
+        while True:
+            await self._resting.wait()
+            self._resting = trio.Event()
+            await trio.sleep(REST_S)
+            self._hub.now_ns = self._clock()
+            self.flush()
 
     async def greet(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         """Do the handshakes of one connection, and adopt it. Ends within HANDSHAKE_S_MAX."""
@@ -353,6 +390,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump.run)
             nursery.start_soon(_tick, relay, pump)
+            nursery.start_soon(pump.wake_the_resting)
             async with trio.open_nursery() as accepting:
                 limiter = trio.CapacityLimiter(HANDSHAKES_MAX)
                 for listener in listeners:

@@ -18,7 +18,7 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
 from relay import framing
-from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX
+from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX, REST_S
 from relay.peer import Peer, State
 from relay.transports.base import Relay
 from relay.wire import SUBPROTOCOL
@@ -43,12 +43,16 @@ class _Library:
         self._relay = relay
         self._hub = relay.hub
         self._turning = trio.Event()
+        self._resting = trio.Event()
 
     def turn(self) -> None:
         """Have the core work off what came, and wake the writers of filled outboxes."""
         relay, hub = self._relay, self._hub
         if hub.turn():
             self._turning.set()
+        hub.budget.caught_up.clear()  # Readers look for themselves.
+        if hub.budget.resting:
+            self._resting.set()
         fanout = hub.fanout
         dirty, fanout.dirty = fanout.dirty, []
         for box in dirty:
@@ -73,6 +77,15 @@ class _Library:
         while True:
             await self._turning.wait()
             self._turning = trio.Event()
+            self._hub.now_ns = self._relay.clock()
+            self.turn()
+
+    async def wake_the_resting(self) -> None:
+        """Have a turn in time for those whose rate was used up."""
+        while True:
+            await self._resting.wait()
+            self._resting = trio.Event()
+            await trio.sleep(REST_S)
             self._hub.now_ns = self._relay.clock()
             self.turn()
 
@@ -140,8 +153,8 @@ class _Library:
             if peer.state < State.CLOSING:
                 peer.receive([message])
                 self.turn()
-            while peer.box.choked:  # Read no more from a client that does not take its answers.
-                await trio.sleep(0.05)
+            while peer.box.choked or peer.behind:  # Read no more from a client that takes no answers, or asks too much.
+                await trio.sleep(REST_S)
 
     async def _write(self, connection: _Connection) -> None:
         peer = connection.peer
@@ -206,6 +219,7 @@ async def _serve(
         for worker in relay.workers:
             nursery.start_soon(library.drain_worker, worker.fileno())
         nursery.start_soon(library.turn_on)
+        nursery.start_soon(library.wake_the_resting)
         nursery.start_soon(library.tick)
         streams: list[trio.SSLListener[trio.SocketStream] | trio.SocketListener] = []
         for listener in listeners:

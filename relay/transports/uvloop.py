@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import uvloop
 
-from relay.limits import HANDSHAKE_S_MAX
+from relay.limits import HANDSHAKE_S_MAX, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
 from relay.transports.base import Relay
@@ -33,6 +33,7 @@ class _Loop:
         self.hub = relay.hub
         self.loop = loop
         self._scheduled = False
+        self._wake: asyncio.TimerHandle | None = None
 
     def schedule(self) -> None:
         """Have a turn when this iteration's callbacks are through."""
@@ -57,7 +58,21 @@ class _Loop:
             connection = peer.box.owner
             if connection is not None and (peer.overdue or not connection.paused):
                 connection.finish()
+        budget = hub.budget
+        if budget.caught_up:
+            caught_up, budget.caught_up = budget.caught_up, []
+            for waited in caught_up:
+                if waited.box.owner is not None:
+                    waited.box.owner.look_whether_to_read()
+        if budget.resting and self._wake is None:
+            self._wake = self.loop.call_later(REST_S, self.wake_the_resting)
         relay.turn_times.add(max(0, relay.clock() - hub.now_ns))
+
+    def wake_the_resting(self) -> None:
+        """Have a turn in time for those whose rate was used up."""
+        self._wake = None
+        self.hub.now_ns = self.relay.clock()
+        self.turn()
 
     def _flush(self, box: Outbox) -> None:
         connection = box.owner
@@ -65,7 +80,7 @@ class _Loop:
             box.stand()
             if box.overflowing:
                 self.hub.replay.fall_behind(connection.peer)
-            connection.choke(box.choked)
+            connection.look_whether_to_read()
             return
         data = box.gather()
         connection.transport.write(data)
@@ -81,7 +96,7 @@ class _Loop:
 class _Connection(asyncio.Protocol):
     """One socket: its handshake, then its peer."""
 
-    __slots__ = ("_accepted_ns", "_choked", "_handshake", "_on", "_timeout", "paused", "peer", "transport")
+    __slots__ = ("_accepted_ns", "_handshake", "_on", "_reading", "_timeout", "paused", "peer", "transport")
 
     transport: Any
 
@@ -91,7 +106,7 @@ class _Connection(asyncio.Protocol):
         self._timeout: asyncio.TimerHandle | None = None
         self.peer: Peer | None = None
         self.paused = False
-        self._choked = False
+        self._reading = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -109,6 +124,8 @@ class _Connection(asyncio.Protocol):
         on.hub.counters.received_bytes += len(data)
         self.peer.heard_ns = now_ns
         self.peer.receive_data(data)
+        if self.peer.behind:
+            self.look_whether_to_read()
         on.schedule()
 
     def _greet(self, data: bytes) -> bytes:
@@ -146,7 +163,7 @@ class _Connection(asyncio.Protocol):
         on.hub.now_ns = peer.progress_ns = on.relay.clock()
         while box.standing is not None and not self.paused:
             on.hub.counters.sent_bytes += self._write(box)
-        self.choke(box.choked)
+        self.look_whether_to_read()
         if box.standing is None and not self.paused:
             if peer.state == State.ENDED:
                 self.finish()
@@ -160,14 +177,16 @@ class _Connection(asyncio.Protocol):
         box.pending.clear()
         return len(data)
 
-    def choke(self, choked: bool) -> None:
-        """Read no more from a client that does not take its answers, until it does."""
-        if choked != self._choked:
-            self._choked = choked
-            if choked:
-                self.transport.pause_reading()
-            else:
+    def look_whether_to_read(self) -> None:
+        """Read from a client unless it does not take its answers, or what it sent waits for its share of work."""
+        peer = self.peer
+        reading = peer is None or not (peer.box.choked or peer.behind)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
                 self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
 
     def finish(self) -> None:
         if self.peer is not None and self.peer.overdue:

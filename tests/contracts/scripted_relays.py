@@ -35,7 +35,7 @@ from tests.contracts.scripted_socketio import SocketIoServer
 from tests.contracts.scripted_stomp import StompServer
 from tests.contracts.scripted_xmpp import XmppServer
 
-LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
+LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000, 5000)
 
 
 class ReferenceRelay(OverWebSocket):

@@ -38,7 +38,7 @@ from relay import wire
 from relay.errors import Code
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dialect_reference.json"
-LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000)
+LIMITS = wire.Limits(131072, 262144, 64, 4096, 256, 20000, 20000, 30000, 5000)
 WELCOME = wire.Welcome(1, bytes(range(32)), 5, LIMITS)
 SEALED = b"\x01\x01" + bytes(254)
 STREAM = 70_001

@@ -271,6 +271,9 @@ def test_exports_of_one_client_do_not_fill_the_memory() -> None:
     net.turn()
     assert author.peer.box.queued_bytes < 1_000_000
     came = author.take()
+    for _ in range(5):  # They cost more than a second's rate.
+        net.later(1)
+        came += author.pop()
     assert len(came) == 200
     answered = of(wire.Exported, came)
     assert answered

@@ -243,3 +243,12 @@ def test_records_are_frozen() -> None:
     record: Any = wire.Hello(1)
     with pytest.raises(AttributeError):
         record.version = 2
+
+
+def test_limits_may_grow_and_may_be_those_of_an_older_relay() -> None:
+    limits = [131072, 262144, 64, 4096, 256, 20000, 20000, 30000]
+    for told, control_per_s_max in (([], 0), ([5000], 5000), ([5000, 7, 8], 5000)):
+        message = msgspec.msgpack.encode([16, 1, bytes(32), 5, limits + told])
+        (welcome,) = wire.decode_relay(message)
+        assert isinstance(welcome, wire.Welcome)
+        assert welcome.limits == wire.Limits(*limits, control_per_s_max)

@@ -21,6 +21,7 @@ from scripted import ALL, Client, Later, Net, capability_of, label_of, sealed_of
 from relay import fanout, outbox, replay, sequencer, wire
 from relay.capability import handle_of, parse
 from relay.errors import Code
+from relay.limits import REST_S
 from relay.session import Rates
 from relay.store import Batch, MemoryStore
 
@@ -289,13 +290,15 @@ class World:
             if actor.client is not None:
                 actor.client.room = None
         for _ in range(1000):
+            self.net.hub.now_ns += int(REST_S * 10**9)
             self.net.hub.replay.tick()
             self.reads.run()
             self.writes.run()
             self.net.settle()
             for actor in self.actors:
                 actor.check()
-            if not (self.reads.waiting or self.writes.waiting or self.net.hub.replay._stalled):
+            hub = self.net.hub
+            if not (self.reads.waiting or self.writes.waiting or hub.replay._stalled or hub.budget.waiting):
                 break
         inside = self.net.hub
         assert inside.settled
