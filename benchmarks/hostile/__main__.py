@@ -24,6 +24,7 @@ from benchmarks.fast_load.clients import RelayClient
 from benchmarks.fast_load.counting import CountingError
 from benchmarks.hostile.attacks import ALONE, ATTACKS, attack
 from benchmarks.hostile.honest import Latencies, honest
+from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import (
     Cores,
     Server,
@@ -157,7 +158,7 @@ def main() -> int:
     raise_file_limit(4_000)
     held = True
     print(HEAD, flush=True)
-    with ended_by_signal():
+    with ended_by_signal(), preferred():
         for transport in options.transports:
             for name in options.attacks:
                 for number in (1,) if name in ALONE else options.connections:

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.fast_load.clients import Client, Role
-from benchmarks.fast_load.closed_loop import Opened, connections
+import numpy as np
+
+from benchmarks.fast_load.clients import ClientSide, Role
+from benchmarks.fast_load.connections import Opened, connections
 from benchmarks.fast_load.counting import READ_BYTES_MAX, Counter, CountingError
 from benchmarks.rig.processes import Server
-from benchmarks.throughput.beside_room import arrivals, percentile
+from loadtests.measuring.histogram import Histogram
+from loadtests.workload.arrivals import Poisson, arrivals
 
 PAIRS: Final = 20
 ROOM: Final = PAIRS
@@ -54,22 +57,34 @@ class _Stream:
     position: int = 0
 
 
+def _schedule(seconds: float) -> list[tuple[int, int]]:
+    """Return (offset in ns, stream) of every send, in order of time: a Poisson process a stream."""
+    duration_ns = int(seconds * 1e9)
+    return sorted(
+        (offset_ns, stream)
+        for stream in range(PAIRS + 1)
+        for offset_ns in arrivals(
+            Poisson(PER_S), seed=SEED, scenario="honest", participant=stream, duration_ns=duration_ns
+        )
+    )
+
+
 class Honest:
     """Twenty pairs and a room of fifty, one publisher each."""
 
-    def __init__(self, client: Client, opened: list[Opened]) -> None:
+    def __init__(self, client: ClientSide, opened: list[Opened]) -> None:
         self._streams: dict[int, _Stream] = {}
         self._readers: dict[int, _Reader] = {}
         self._chat: list[int] = []
         self._room: list[int] = []
         for one in opened[: PAIRS + 1]:
-            self._streams[one.stream] = _Stream(one.socket, client.frames(one.stream, one.ready))
-            acks = client.acknowledgements(one.stream, one.ready, one.socket.send)
+            self._streams[one.stream] = _Stream(one.socket, client.frames(one.stream, one.joined))
+            acks = client.acknowledgements(one.stream, one.joined, one.socket.send)
             self._readers[one.socket.fileno()] = _Reader(one.socket, acks, None, [])
         for one in opened[PAIRS + 1 :]:
             due: deque[int] = deque()
             self._streams[one.stream].due.append(due)
-            records = client.deliveries(one.stream, one.ready, one.socket.send)
+            records = client.deliveries(one.stream, one.joined, one.socket.send)
             latencies = self._room if one.stream == ROOM else self._chat
             self._readers[one.socket.fileno()] = _Reader(one.socket, records, due, latencies)
         self._epoll = select.epoll()
@@ -84,7 +99,7 @@ class Honest:
         """Write for so long, and return when all has arrived. Raises CountingError if something does not."""
         self._chat.clear()
         self._room.clear()
-        schedule = arrivals(SEED, PAIRS + 1, PER_S, seconds)
+        schedule = _schedule(seconds)
         expected = sum(len(self._streams[stream].due) for _, stream in schedule)
         start_ns = time.monotonic_ns() + 1_000_000
         give_up_ns = start_ns + schedule[-1][0] + int(ARRIVE_S_MAX * 1e9)
@@ -100,11 +115,16 @@ class Honest:
             next_ns = start_ns + schedule[position][0] if position < len(schedule) else now_ns + 10_000_000
             if select.select([self._epoll], [], [], max(0, next_ns - time.monotonic_ns()) / 1e9)[0]:
                 self._receive()
+        chat, room = Histogram(), Histogram()
+        chat.record_many(np.array(self._chat))
+        room.record_many(np.array(self._room))
+        chat_p50_ns, chat_p99_ns = chat.percentiles([50, 99])
+        room_p50_ns, room_p99_ns = room.percentiles([50, 99])
         return Latencies(
-            chat_p50_ns=percentile(self._chat, 0.5),
-            chat_p99_ns=percentile(self._chat, 0.99),
-            room_p50_ns=percentile(self._room, 0.5),
-            room_p99_ns=percentile(self._room, 0.99),
+            chat_p50_ns=chat_p50_ns,
+            chat_p99_ns=chat_p99_ns,
+            room_p50_ns=room_p50_ns,
+            room_p99_ns=room_p99_ns,
             count=expected,
         )
 
@@ -131,7 +151,7 @@ class Honest:
 
 
 @contextmanager
-def honest(client: Client, server: Server) -> Iterator[Honest]:
+def honest(client: ClientSide, server: Server) -> Iterator[Honest]:
     """Connect the honest clients, and let go of them on the way out."""
     members = [(stream, Role.PUBLISH) for stream in range(PAIRS + 1)]
     members += [(pair, Role.SUBSCRIBE) for pair in range(PAIRS)] + [(ROOM, Role.SUBSCRIBE)] * ROOM_SUBSCRIBERS
