@@ -105,11 +105,17 @@ class Client:
 
     def give(self, data: bytes) -> None:
         """Bytes arrive at the relay; nothing else happens yet."""
-        if not self.reading:
+        if not self.reading or self.peer.behind:
             self.unread += data
             return
         self.peer.heard_ns = self.net.hub.now_ns
         self.peer.receive_data(data)
+
+    def read_on(self) -> None:
+        """The relay reads again: what came meanwhile arrives."""
+        unread, self.unread = self.unread, b""
+        if unread:
+            self.give(unread)
 
     def frame(self, payload: bytes, opcode: int = 2) -> bytes:
         return client_frame(payload, next(self._mask) & 0xFFFFFFFF, opcode)
@@ -238,6 +244,11 @@ class Net:
             if client.writing and client.room != 0 and not client.gone:
                 self._writable(client)
         more = self.hub.turn()
+        caught_up, self.hub.budget.caught_up = self.hub.budget.caught_up, []
+        for waited in caught_up:
+            if waited.box.owner is not None:
+                waited.box.owner.read_on()
+                more = True
         fanout = self.hub.fanout
         while fanout.dirty:
             dirty, fanout.dirty = fanout.dirty, []
@@ -290,8 +301,7 @@ class Net:
             box.wrote(sent)
         if not client.reading and not box.choked:
             client.reading = True
-            unread, client.unread = client.unread, b""
-            client.give(unread)
+            client.read_on()
         if box.standing is None:
             client.writing = False
             if client.peer.state == State.ENDED:

@@ -43,7 +43,6 @@ def test_a_connection_gets_a_share_of_each_turn(net: Net) -> None:
     net.settle()
     assert [record.sent_ns for record in first + client.pop()] == list(range(200)), "all of it, in order"
     assert not client.peer.behind
-    assert net.hub.budget.caught_up == [client.peer]
 
 
 @pytest.mark.parametrize("many", [1, 64])
