@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -48,8 +48,6 @@ _CONNECT: Final = (
 _ID_BYTES: Final = 8
 _OTHER_CONFIGURATION: Final = 10_058
 """The stream is there, as somebody else made it."""
-
-Storage = Literal["memory", "file"]
 
 
 class _Error(msgspec.Struct):
@@ -100,26 +98,19 @@ class _Joined:
 
 
 class JetStream:
-    """One connection to nats-server with JetStream. `storage`: where the streams that it creates are kept."""
+    """One connection to nats-server with JetStream. It creates streams in files, as the server does by itself."""
 
-    __slots__ = ("_inbox", "_reader", "_ready", "_storage", "_streams", "_topics", "_under_way", "_websocket")
+    __slots__ = ("_inbox", "_reader", "_ready", "_streams", "_topics", "_under_way", "_websocket")
 
     features: ClassVar[Features] = Features(
         numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True, idempotent=True
     )
     _decode: ClassVar = msgspec.json.Decoder(_Answer).decode
 
-    def __init__(
-        self,
-        place: Place,
-        *,
-        storage: Storage = "memory",
-        random_bits: Callable[[int], int] = random.getrandbits,
-    ) -> None:
+    def __init__(self, place: Place, *, random_bits: Callable[[int], int] = random.getrandbits) -> None:
         self._websocket = WebSocket(place, "/", None, random_bits, pieces=True)
         self._reader = NatsReader()
         self._ready = False
-        self._storage = storage
         self._inbox = b"_INBOX.%016x" % random_bits(64)
         self._topics: dict[int, bytes] = {}  # of what is subscribed
         self._streams: dict[int, _Joined] = {}  # of that and of what is being left
@@ -133,7 +124,7 @@ class JetStream:
             raise LookupError("subscribe before Ready")
         joined = self._streams[attach.stream] = _Joined(attach, after, epoch)
         topic = self._topics[attach.stream] = joined.topic
-        about = {"name": attach.topic, "subjects": [attach.topic], "retention": "limits", "storage": self._storage}
+        about = {"name": attach.topic, "subjects": [attach.topic], "retention": "limits", "storage": "file"}
         create = self._request(b"STREAM.CREATE.%b" % topic, b"c%d" % attach.stream, about | {"num_replicas": 1})
         if not attach.use & 1:
             return self._websocket.frame(create)
