@@ -41,6 +41,8 @@ EPHEMERAL_PER_S_MAX: Final = 20_000
 CONTROL_PER_S_MAX: Final = 5_000
 """Default rates of a connection. They protect the relay from a runaway client, not a platform from spam: a
 platform sets its own, lower ones. The closed loops of the benchmarks stay below them."""
+ERASE_PER_S_MAX: Final = 20
+"""An ERASE is work for the disk, which everybody's records wait for."""
 RATE_BURST_S: Final = 1.0
 """A connection may save up this much of its rate."""
 

@@ -18,6 +18,7 @@ from relay.capability import franking_tag
 from relay.errors import Code, Refused
 from relay.fanout import FanOut
 from relay.limits import COMMIT_BATCH_BYTES_MAX, OUTGOING_BYTES_MAX
+from relay.quorum import Quorum
 from relay.store import Batch, Run, Store, joined
 from relay.stream import Attachment, Client, Group, Stream, Submit
 from relay.window import Window
@@ -95,15 +96,17 @@ class Sequencer:
         if upto > stream.head:
             return  # It crossed an ERASED: nobody has these numbers of this epoch.
         upto = min(upto, stream.served)
-        if not stream.quorum or stream.erasing or upto <= stream.acks.get(attachment.handle, 0):
+        if not stream.quorum or stream.erasing:
             return
-        stream.acks[attachment.handle] = upto
+        if stream.acks is None:
+            stream.acks = Quorum({})
+        if not stream.acks.note(attachment.handle, upto):
+            return
         self._acks[stream.number, attachment.handle] = upto
-        if len(stream.acks) >= stream.quorum:
-            floor = sorted(stream.acks.values(), reverse=True)[stream.quorum - 1]
-            if floor > stream.trimmed:
-                stream.trimmed = floor
-                self._trims[stream.number] = floor
+        floor = stream.acks.floor(stream.quorum)
+        if floor > stream.trimmed:
+            stream.trimmed = floor
+            self._trims[stream.number] = floor
 
     def forget_acknowledged(self, number: int) -> None:
         """Drop what waits to be noted of a stream: it is about what is erased now, not about what comes after it."""

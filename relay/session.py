@@ -16,6 +16,7 @@ from relay.limits import (
     DURABLE_PER_S_MAX,
     EPHEMERAL_PER_S_MAX,
     EPHEMERAL_SLOT_MAX,
+    ERASE_PER_S_MAX,
     KEEPALIVE_S,
     MESSAGE_BYTES_MAX,
     PUBLISH_WINDOW,
@@ -50,6 +51,7 @@ class Session(Peer):
     __slots__ = (
         "_durable",
         "_ephemeral",
+        "_erases",
         "_rates",
         "_refilled_ns",
         "challenge",
@@ -66,6 +68,7 @@ class Session(Peer):
         self._refilled_ns = hub.now_ns
         self._durable = rates.durable_per_s * RATE_BURST_S
         self._ephemeral = rates.ephemeral_per_s * RATE_BURST_S
+        self._erases: float = ERASE_PER_S_MAX * RATE_BURST_S
         self._control = rates.control_per_s * WORK_REQUEST * RATE_BURST_S
 
     def receive_messages(self, messages: list[Input]) -> None:
@@ -250,11 +253,7 @@ class Session(Peer):
         if sealed[0] != SEALED_VERSION or not self.hub.suites[sealed[1]]:
             raise Refused(Code.SEALED_FORM)
         if record.class_ == wire.DURABLE:
-            if self._durable < 1:
-                self._refill()
-                if self._durable < 1:
-                    raise Refused(Code.RATE)
-            self._durable -= 1
+            self._take("_durable")
             if self.unacked >= PUBLISH_WINDOW:
                 raise Refused(Code.WINDOW)
             self.hub.sequencer.publish(attachment, record)
@@ -263,11 +262,7 @@ class Session(Peer):
             raise Refused(Code.ID)
         if record.commitment is not None:
             raise Refused(Code.COMMITMENT)
-        if self._ephemeral < 1:
-            self._refill()
-            if self._ephemeral < 1:
-                raise Refused(Code.RATE)
-        self._ephemeral -= 1
+        self._take("_ephemeral")
         self.hub.publish_state(attachment, record.id, sealed)
 
     def _about_stream(self, record: wire.Unsubscribe | wire.Ack | wire.Erase | wire.Export) -> None:
@@ -282,6 +277,7 @@ class Session(Peer):
                 self.hub.sequencer.acknowledge(attachment, record.upto)
             case wire.Erase():
                 self._need(attachment, Right.ERASE)
+                self._take("_erases")
                 self.hub.erase(attachment)
             case wire.Export():
                 self._need(attachment, Right.EXPORT)
@@ -292,6 +288,14 @@ class Session(Peer):
     def _need(attachment: Attachment, right: Right) -> None:
         if not attachment.use & right:
             raise Refused(Code.RIGHT)
+
+    def _take(self, budget: str) -> None:
+        """Take one out of a rate. Raises Refused(RATE)."""
+        if getattr(self, budget) < 1:
+            self._refill()
+            if getattr(self, budget) < 1:
+                raise Refused(Code.RATE)
+        setattr(self, budget, getattr(self, budget) - 1)
 
     def _refill(self) -> None:
         """Give all budgets what the time since the last refill is worth.
@@ -305,6 +309,7 @@ class Session(Peer):
             ("_durable", rates.durable_per_s),
             ("_ephemeral", rates.ephemeral_per_s),
             ("_control", rates.control_per_s * WORK_REQUEST),
+            ("_erases", ERASE_PER_S_MAX),
         ):
             setattr(self, name, min(getattr(self, name) + elapsed_s * per_s, per_s * RATE_BURST_S))
 

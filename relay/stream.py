@@ -13,6 +13,7 @@ from relay import wire
 from relay.capability import Right
 from relay.errors import Code
 from relay.outbox import Item, Outbox, StateKey
+from relay.quorum import Quorum
 from relay.store import Run
 from relay.window import Window
 
@@ -131,7 +132,7 @@ class Stream:
         "windows",
     )
 
-    acks: dict[bytes, int]
+    acks: Quorum | None
 
     def __init__(self, key: bytes, number: int, epoch: int, head: int, first: int, acks: dict[bytes, int]) -> None:
         self.key = key
@@ -152,7 +153,7 @@ class Stream:
         self.restart(epoch)
         self.head = self.served = head
         self.first = first
-        self.acks = acks
+        self.acks = Quorum(acks) if acks else None
 
     def restart(self, epoch: int) -> None:
         """Begin an epoch: nothing numbered, nothing remembered."""
@@ -160,7 +161,7 @@ class Stream:
         self.head = self.served = 0
         self.first = 1
         self.trimmed = 0
-        self.acks = {}
+        self.acks = None
         self.outgoing: list[Run] = []
         self.outgoing_bytes = 0
         self.states: dict[StateKey, bytes] = {}

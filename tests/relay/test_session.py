@@ -25,6 +25,7 @@ from relay import capability, hub, wire
 from relay.errors import Code, close_code
 from relay.limits import (
     EPHEMERAL_SLOT_MAX,
+    ERASE_PER_S_MAX,
     KEEPALIVE_S,
     MESSAGE_BYTES_MAX,
     PUBLISH_WINDOW,
@@ -463,6 +464,15 @@ def test_publishes_have_a_rate_by_class(net: Net) -> None:
     states = [wire.Publish(number, 1, slot, None, sealed_of()) for slot in range(21)]
     assert [e.about for e in client.send(*states) if isinstance(e, wire.Error)] == [20]
     assert not client.closed
+
+
+def test_erasures_have_a_rate_of_their_own(net: Net) -> None:
+    client, number = net.attached(use=ALL)
+    came = client.send(*[wire.Erase(number)] * (ERASE_PER_S_MAX + 2))
+    assert [record for record in came if isinstance(record, wire.Error)] == refused(Code.RATE, 6, number) * 2
+    assert len([record for record in came if isinstance(record, wire.Erased)]) == ERASE_PER_S_MAX
+    net.hub.now_ns += SECOND_NS
+    assert len(client.send(wire.Erase(number))) == 1
 
 
 def test_the_rate_comes_back_with_time(net: Net) -> None:
