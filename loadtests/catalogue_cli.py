@@ -67,7 +67,7 @@ def targets(*, targets: str | None = None, json: Annotated[bool, Parameter(negat
         table.add_row("", "", Text("; ".join(f"{name}: {text}" for name, text in line.promises.items()), style="dim"))
         if line.how_to_get:
             table.add_row("", "", f"to get it: {line.how_to_get}")
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 
@@ -132,7 +132,7 @@ def scenarios(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
         "By participants: records sent > received a second, receipts included, at the scenario's own rate. --rate sets the"
         " chat messages a second, and all else follows from it."
     )
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 

@@ -69,7 +69,7 @@ def report(*runs: Path, output: Annotated[Path | None, Parameter(alias="-o")] = 
     except ResultsError as error:
         sys.stderr.write(f"relaymark report: {error}.\n")
         return EXIT_CONFIGURATION
-    console = Console()
+    console = Console(markup=False)
     for path, result in zip(paths, found, strict=True):
         render_final(result, console, path)
     if len(found) > 1:

@@ -60,7 +60,7 @@ class _Session:
         self._options = options = checked.options
         self._checked = checked
         self._command = command
-        self._console = Console(stderr=True, quiet=options.quiet)
+        self._console = Console(stderr=True, quiet=options.quiet, markup=False)
         self._stack = stack
         self._interrupted = Event()
         self._relay_cores, self._load_cores = default_cores(checked.target)
@@ -225,7 +225,7 @@ class _Session:
             raise CannotRun(EXIT_CONFIGURATION, [f"--metrics {options.metrics}: {error.strerror}."]) from None
         self._stack.callback(server.stop)
         shown = f"[{host}]" if ":" in host else host
-        self._console.print(f"metrics: http://{shown}:{server.server_port}/metrics", markup=False, highlight=False)
+        self._console.print(f"metrics: http://{shown}:{server.server_port}/metrics", highlight=False)
         return True
 
     def _report(self, result: Result, engine: Engine) -> None:
@@ -238,7 +238,7 @@ class _Session:
             sys.stdout.write(path.read_text())
             sys.stdout.write("\n")
         else:
-            render_final(result, Console(), self._folder)
+            render_final(result, Console(markup=False), self._folder)
 
     def _linger(self, useful: bool) -> None:
         if self._checked.linger_s and useful:

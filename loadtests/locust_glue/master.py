@@ -189,7 +189,7 @@ class PlainRun:
         return self._target[1]
 
     def _report(self, result: Result) -> None:
-        render_final(result, Console())
+        render_final(result, Console(markup=False))
         collector = self._locust.master.collector
         if self._options.out and collector is not None:
             try:

@@ -42,17 +42,17 @@ def test_targets_are_listed_with_those_of_the_users_file(
     file = tmp_path / "targets.toml"
     file.write_text(
         "[mine]\ndialect = 'raw'\nurl = 'ws://h:1'\n[gone]\ndialect = 'raw'\ncommand = ['no-such-program', '{port}']\n"
-        "how_to_get = 'make it'\n"
+        "how_to_get = 'pip install it[fast]'\n"
     )
     assert catalogue_cli.targets(targets=str(file), json=True) == 0
     lines = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
     assert set(lines) == {"mine", "gone", "reference"}
-    assert lines["gone"]["how_to_get"] == "make it"
+    assert lines["gone"]["how_to_get"] == "pip install it[fast]"
     assert lines["reference"]["how_to_get"] == ""
     assert lines["reference"]["promises"]["order"] == "numbered without gaps, per stream"
     assert catalogue_cli.targets(targets=str(file)) == 0
     shown = capsys.readouterr().out
-    for part in ("missing", "to get it: make it", "running"):
+    for part in ("missing", "to get it: pip install it[fast]", "running"):
         assert part in shown
 
 
