@@ -91,9 +91,13 @@ SEND_STALL_S_MAX: Final = 30.0
 # -- time --------------------------------------------------------------------------------------------
 HANDSHAKE_S_MAX: Final = 10.0
 """From accept to HELLO. One byte a second does not get through."""
-HANDSHAKES_MAX: Final = 256
-"""Handshakes under way at once; more wait in the listen queue. Bounds the memory of a connect storm."""
+HANDSHAKES_MAX: Final = 512
+"""Handshakes under way at once. Bounds the memory of a connect storm."""
+HANDSHAKE_GRACE_S: Final = 1.0
+"""When there are so many, the oldest gives way to a new connection once it is this old: a few round trips of a slow link,
+and TLS. Sockets that say nothing are then let go at 512 a second."""
 HANDSHAKE_BYTES_MAX: Final = 16_384
+HANDSHAKE_HEADERS_MAX: Final = 512
 KEEPALIVE_S: Final = 30.0
 """A silent client is pinged after this, and closed after twice this."""
 CLOSE_S_MAX: Final = 5.0

@@ -61,6 +61,14 @@ class RelayCollector(Collector):
         yield GaugeMetricFamily("relay_streams", "Streams in memory", value=len(hub.streams))
         yield CounterMetricFamily("relay_accepted", "WebSocket handshakes that succeeded", value=relay.accepted)
         yield CounterMetricFamily("relay_rejected", "Connections that failed their handshake", value=relay.rejected)
+        yield CounterMetricFamily(
+            "relay_handshakes_gave_way", "Handshakes that took long and gave way to new ones", value=relay.gave_way
+        )
+        yield CounterMetricFamily(
+            "relay_refused_accepts",
+            "Times that the system had no descriptor for a connection",
+            value=relay.accepts_refused,
+        )
         published = CounterMetricFamily("relay_published", "Records taken from publishers", labels=["class"])
         published.add_metric(["durable"], counters.published_durable)
         published.add_metric(["ephemeral"], counters.published_ephemeral)

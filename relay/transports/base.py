@@ -22,6 +22,7 @@ from relay.session import Rates, Session
 from relay.store import Store
 from relay.store.worker import Worker
 from relay.stream import inline
+from relay.transports.journal import Journal
 from relay.wheel import Wheel
 
 NS_PER_S: Final = 1_000_000_000
@@ -85,13 +86,25 @@ class Relay:
         self.peers: set[Peer] = set()
         self.accepted = 0
         self.rejected = 0
+        self.gave_way = 0  # handshakes
+        self.accepts_refused = 0  # by the system
         self.ready = False
         self.draining = False
+        self.journal = Journal(log)
+        self._watch()
         self.turn_times = Buckets()
         self.loop_lag_ns = 0
         self._ticked_ns = self.hub.now_ns
         self._wheel = Wheel(self.hub.now_ns / NS_PER_S)
         self._swept_ns = self.hub.now_ns
+
+    def _watch(self) -> None:
+        counters, watch = self.hub.counters, self.journal.watch
+        watch("times no connection could be accepted: raise `ulimit -n`, or serve fewer", lambda: self.accepts_refused)
+        watch("handshakes that took long gave way to new connections", lambda: self.gave_way)
+        watch("clients were closed since they did not take their records", lambda: counters.slow_closed)
+        watch("batches were refused by the store", lambda: counters.commit_failures)
+        watch("reads were refused by the store", lambda: counters.read_failures)
 
     def greet(self, path: str, accepted_ns: int | None = None) -> Peer:
         """Return the peer for a connection whose WebSocket handshake is done; its time for HELLO began at accept."""
@@ -114,6 +127,7 @@ class Relay:
         now_ns = self.hub.now_ns = self.clock()
         self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
         self._ticked_ns = now_ns
+        self.journal.look(now_ns)
         self.hub.replay.tick()
         for member in self._wheel.advance(now_ns / NS_PER_S):
             if member in self.peers:

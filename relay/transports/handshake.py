@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final
 
+from websockets import http11
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from relay.limits import HANDSHAKE_BYTES_MAX
+from relay.limits import HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX
 from relay.wire import SUBPROTOCOL
+
+# The library would answer 400 above 8 KiB a line; here the bound is on all lines together.
+http11.MAX_LINE_LENGTH = HANDSHAKE_BYTES_MAX
+http11.MAX_NUM_HEADERS = HANDSHAKE_HEADERS_MAX
+
+_TLS_HANDSHAKE: Final = 0x16
+"""The first byte of a client that speaks TLS (RFC 8446 section 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,11 @@ class Handshake:
     def feed(self, data: bytes) -> Answer | None:
         """Take bytes; None: more are needed."""
         self._head += data
+        if self._head[0] == _TLS_HANDSHAKE:
+            return Answer(_failed("400 Bad Request", "this port speaks plain WebSocket: use ws://"), None, b"")
         head, found, rest = self._head.partition(b"\r\n\r\n")
         if len(head) > HANDSHAKE_BYTES_MAX:
-            return Answer(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n", None, b"")
+            return Answer(_failed("431 Request Header Fields Too Large", "use at most 16 KiB"), None, b"")
         if not found:
             return None
         return self._answer(head + found, rest)
@@ -52,7 +63,7 @@ class Handshake:
         requests = [event for event in protocol.events_received() if isinstance(event, Request)]
         if not requests:
             # The library has given up by now, and answers nothing.
-            return Answer(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", None, b"")
+            return Answer(_failed("400 Bad Request", "this is no WebSocket handshake"), None, b"")
         if path == "/" or echo:
             response = protocol.accept(requests[0])
         else:
@@ -60,3 +71,8 @@ class Handshake:
         protocol.send_response(response)
         accepted = response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
         return Answer(b"".join(protocol.data_to_send()), path if accepted else None, rest)
+
+
+def _failed(status: str, text: str) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n"
+    return f"{head}\r\n{text}\n".encode()

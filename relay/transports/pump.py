@@ -10,7 +10,6 @@ trio every CHECKPOINT_NS.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import select
@@ -22,9 +21,10 @@ from typing import Any, Final
 
 import trio
 
-from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, HANDSHAKES_MAX, RECV_BYTES, REST_S
+from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, RECV_BYTES, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
+from relay.transports.accepting import Door
 from relay.transports.base import Relay
 from relay.transports.handshake import Handshake
 from relay.transports.tls import TlsSocket
@@ -392,10 +392,10 @@ async def serve(
             nursery.start_soon(_tick, relay, pump)
             nursery.start_soon(pump.wake_the_resting)
             async with trio.open_nursery() as accepting:
-                limiter = trio.CapacityLimiter(HANDSHAKES_MAX)
+                door = Door(pump, relay, nursery, clock=trio.current_time)
                 for listener in listeners:
                     listener.setblocking(False)
-                    accepting.start_soon(_accept, pump, listener, context, limiter, nursery)
+                    accepting.start_soon(door.accept, listener, context)
                 relay.ready = True
                 ready()
                 await stop.wait()
@@ -415,37 +415,6 @@ async def _tick(relay: Relay, pump: Pump) -> None:
         await trio.sleep(1)
         relay.tick()
         pump.flush()
-
-
-async def _accept(
-    pump: Pump,
-    listener: socket.socket,
-    context: ssl.SSLContext | None,
-    limiter: trio.CapacityLimiter,
-    nursery: trio.Nursery,
-) -> None:
-    async def greet(sock: socket.socket, token: object) -> None:
-        try:
-            await pump.greet(sock, context)
-        finally:
-            limiter.release_on_behalf_of(token)
-
-    while True:
-        token = object()
-        await limiter.acquire_on_behalf_of(token)
-        while True:
-            try:
-                sock, _ = listener.accept()
-                break
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listener)
-            except OSError as error:
-                # A connection that failed before it was accepted, or no descriptors: the others wait in the listen queue
-                # until some are closed. accept(2), "Error handling".
-                if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP):
-                    raise
-                await trio.sleep(0.1)
-        nursery.start_soon(greet, sock, token)
 
 
 async def _drain(relay: Relay, pump: Pump) -> None:

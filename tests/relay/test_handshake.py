@@ -150,3 +150,21 @@ def test_any_bytes_are_refused_and_never_crash(data: bytes) -> None:
     assert answer is not None
     assert answer.path is None
     assert 400 <= status(answer) <= 505
+
+
+def test_headers_up_to_the_documented_bound_work() -> None:
+    for line_bytes in (9_000, 15_000):
+        answer = Handshake(echo=False).feed(request(Cookie="x" * line_bytes))
+        assert answer is not None
+        assert answer.path == "/"
+    many = Handshake(echo=False).feed(request(**{f"X-{at}": "y" for at in range(300)}))
+    assert many is not None
+    assert many.path == "/"
+
+
+def test_a_client_that_speaks_tls_is_told_at_once() -> None:
+    answer = Handshake(echo=False).feed(bytes.fromhex("16030100"))
+    assert answer is not None
+    assert answer.path is None
+    assert answer.response.startswith(b"HTTP/1.1 400 ")
+    assert b"use ws://" in answer.response
