@@ -21,7 +21,7 @@ from relay.wire import SUBPROTOCOL
 http11.MAX_LINE_LENGTH = HANDSHAKE_BYTES_MAX
 http11.MAX_NUM_HEADERS = HANDSHAKE_HEADERS_MAX
 
-_TLS_HANDSHAKE: Final = 0x16
+_TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a client that speaks TLS (RFC 8446 section 5.1)."""
 
 
@@ -46,7 +46,7 @@ class Handshake:
     def feed(self, data: bytes) -> Answer | None:
         """Take bytes; None: more are needed."""
         self._head += data
-        if self._head[0] == _TLS_HANDSHAKE:
+        if self._head.startswith(_TLS_HANDSHAKE):
             return Answer(_failed("400 Bad Request", "this port speaks plain WebSocket: use ws://"), None, b"")
         head, found, rest = self._head.partition(b"\r\n\r\n")
         if len(head) > HANDSHAKE_BYTES_MAX:
