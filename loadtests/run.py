@@ -187,6 +187,7 @@ class _Session:
             command=without_secrets(self._command),
             options={"tls": found.address.tls, "store": store},
             notes=[rig.note] if rig.note else [],
+            series=target.series,
         )
 
     def _describe(self, settings: Settings) -> str:

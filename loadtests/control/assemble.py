@@ -61,6 +61,7 @@ def assemble(run: Collector, facts: RunFacts) -> schema.Result:
             *(line.columns for line in run.lines.values()),
         ],
         workers=[_worker(line) for line in run.lines.values()],
+        target_series={name: columns for name, columns in run.series.columns.items() if columns.second},
         relay=run.relay.figures(sum(h.count for name, h in totals.items() if is_delivery(name))),
         clock_error_ns=run.clock_error_ns,
         calibration=schema.Summary.of(facts.calibration) if facts.calibration is not None else None,
@@ -135,6 +136,8 @@ def _notes(run: Collector, ledger: Totals) -> Iterator[str]:
         yield f"{skipped} states were due while their sender was not connected, and were skipped"
     if run.recorder.late_intervals:
         yield f"{run.recorder.late_intervals} intervals came late: in the totals, not in the history"
+    if missing := run.series.missing():
+        yield f"the target's own metrics have no {', '.join(missing)}"
     yield from _beside_files(run, run.settings.workload().media_from_ns)
 
 

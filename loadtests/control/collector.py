@@ -10,6 +10,7 @@ from loadtests.accounting.settlement import SentLog, Settlement, Totals
 from loadtests.control.facts import RunFacts
 from loadtests.control.messages import Quiet, Settled, Status, WorkerReport
 from loadtests.control.relay_usage import RelayUsage
+from loadtests.control.target_series import TargetSeries
 from loadtests.measuring.clock import one_way_error_ns
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Recorder
@@ -56,6 +57,7 @@ class Collector:
         self.recorder = Recorder()
         self.lines = {name: WorkerLine(f"worker-{number}") for number, name in enumerate(workers, 1)}
         self.relay = RelayUsage(facts.relay)
+        self.series = TargetSeries(facts.series, facts.relay.statistics if facts.relay is not None else dict)
         self.fanout = FanoutTally()
         self.sent_log: SentLog | None = None
         self.settlement: Settlement | None = None
@@ -132,6 +134,10 @@ class Collector:
         """Set the zero of all times of the run."""
         self.load_from_ns, self.started_unix_ns = monotonic_ns(), time_ns()
 
+    def samples_begin(self) -> None:
+        """Begin to read the relay's own metrics."""
+        self.series.start(self.load_from_ns)
+
     def sample_relay(self) -> None:
         """Note what the relay uses now; call about once a second."""
         if not self.load_from_ns:
@@ -141,6 +147,7 @@ class Collector:
 
     def load_ends(self) -> None:
         if self.load_from_ns and not self.load_to_ns:
+            self.series.stop()
             self.relay.load_ends(self.load_from_ns, self.connections)
             self.load_to_ns = monotonic_ns()
 

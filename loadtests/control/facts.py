@@ -47,3 +47,5 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
     """What a reader of the result wants to know of how it was asked for."""
     notes: Sequence[str] = ()
+    series: Sequence[str] = ()
+    """Names of the relay's own metrics that are kept over time."""

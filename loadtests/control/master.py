@@ -141,6 +141,7 @@ class Master:
             self._send(Go(lead_ns=int(LEAD_S * 1e9), clock=line.clock, offsets_ns=offsets_ns), worker)
         gevent.sleep(LEAD_S)
         run.starts_now()
+        run.samples_begin()
         return True
 
     def _load(self, run: Collector) -> None:

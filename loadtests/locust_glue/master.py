@@ -176,6 +176,7 @@ class PlainRun:
             commit=commit(Path(__file__).parent),
             command=without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]]),
             options=shown(settings, len(self._locust.workers())),
+            series=target.series,
         )
         return settings, facts
 

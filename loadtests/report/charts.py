@@ -16,7 +16,7 @@ from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.report.tables import Table
 from loadtests.report.words import NONE, duration, kinds_of, main_kind, number, percent, size
-from loadtests.results.schema import RateColumns, Result, Track, Usage
+from loadtests.results.schema import RateColumns, Result, SeriesColumns, Track, Usage
 from loadtests.results.validity import CPU_MAX
 
 POINTS_MAX: Final = 600
@@ -428,6 +428,35 @@ def _usage_chart(
                 [number(every[index]), *(_cell(values, every[index], show) for values in by_second)]
                 for index in _some(every)
             ],
+        ),
+    )
+
+
+def target_series(result: Result) -> list[Chart]:
+    """The target's own metrics that were asked for, each on a scale of its own and on the time axis of the load's."""
+    return [
+        _series_chart(index, name, columns, result)
+        for index, (name, columns) in enumerate(result.target_series.items())
+    ]
+
+
+def _series_chart(index: int, name: str, columns: SeriesColumns, result: Result) -> Chart:
+    slots = TimeSlots(columns.second, [1] * len(columns.second), POINTS_MAX)
+    what = "rise a second" if name.endswith("_total") else "value"
+    return Chart(
+        id=f"theirs-{index}",
+        title=name,
+        text=f"The {what} of a metric of the target's own, as it tells it.",
+        x="second",
+        y="count",
+        log=False,
+        lines=[Line(label=name, colour=2)],
+        views=[View(name="", data=[slots.x, slots.mean(columns.second, columns.value)])],
+        marks=_marks(result),
+        table=Table(
+            caption=f"{name}: some of the seconds",
+            head=("second", what),
+            rows=[[number(columns.second[at]), f"{columns.value[at]:.6g}"] for at in _some(columns.second)],
         ),
     )
 

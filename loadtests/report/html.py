@@ -89,6 +89,7 @@ def _one(result: Result) -> str:
             "",
             drawn.add(charts.bands(result), tall=True),
             _pair(map(drawn.add, charts.throughput(result))),
+            _pair(map(drawn.add, charts.target_series(result))),
         ),
         _section(
             "ledger",

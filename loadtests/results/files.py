@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +23,7 @@ from loadtests.measuring.hdr_files import hgrm, hlog
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Interval
 from loadtests.measuring.series import parse_series_name
-from loadtests.results.schema import SCHEMA_VERSION, RateColumns, Result, Track, Usage
+from loadtests.results.schema import SCHEMA_VERSION, RateColumns, Result, SeriesColumns, Track, Usage
 
 LOG_METRICS: Final = ("deliver", "ack", "join", "resume")
 """Series in the histogram log. From the actual send only the totals are kept: the log is for time lines."""
@@ -154,7 +154,8 @@ def load(path: Path) -> Result:
             summary.to_histogram()
         if result.calibration:
             result.calibration.to_histogram()
-        tables: list[RateColumns | Track | Usage] = [result.rates, *result.history.values(), *result.usage]
+        timed = (result.history, result.target_series)
+        tables: list[_Columns] = [result.rates, *result.usage, *(one for by_name in timed for one in by_name.values())]
         for columns in tables:
             _check_columns(columns)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -162,7 +163,10 @@ def load(path: Path) -> Result:
     return result
 
 
-def _check_columns(columns: RateColumns | Track | Usage) -> None:
+_Columns: TypeAlias = RateColumns | SeriesColumns | Track | Usage
+
+
+def _check_columns(columns: _Columns) -> None:
     """Raise ValueError unless all columns are as long as that of the seconds; of a process some may be missing."""
     for name in columns.__struct_fields__:
         column = getattr(columns, name)

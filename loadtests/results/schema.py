@@ -142,6 +142,13 @@ class Usage(Struct, frozen=True, kw_only=True):
     connections: list[int] = []
 
 
+class SeriesColumns(Struct, frozen=True, kw_only=True):
+    """One metric of the target's own over time, as columns; of a counter, its rise a second."""
+
+    second: list[int] = []
+    value: list[float] = []
+
+
 class WorkerFigures(Struct, frozen=True, kw_only=True):
     """One process of the generator."""
 
@@ -234,6 +241,8 @@ class Result(Struct, frozen=True, kw_only=True):
     rates: RateColumns = RateColumns()
     history: dict[str, Track] = {}
     usage: list[Usage] = []
+    target_series: dict[str, SeriesColumns] = {}
+    """By the name of the metric, those that were asked for."""
     workers: list[WorkerFigures] = []
     relay: RelayFigures | None = None
     clock_error_ns: int | None = 0
@@ -332,6 +341,7 @@ __all__ = [
     "ThresholdOutcome",
     "RateColumns",
     "RelayFigures",
+    "SeriesColumns",
     "Result",
     "Summary",
     "MeasuredTarget",

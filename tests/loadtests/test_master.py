@@ -29,6 +29,7 @@ from loadtests.control.messages import (
     read_by_master,
     read_by_worker,
 )
+from loadtests.control.target_series import TargetSeries
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.results.environment import machine
@@ -226,6 +227,36 @@ def test_a_threshold_on_the_floor_of_the_rig_has_its_data() -> None:
     workers.start(duration_s=0.01)
     (outcome,) = workers.finish().thresholds
     assert (outcome.ok, outcome.observed) == (False, 2_000)
+
+
+def test_chosen_metrics_of_the_relays_own_are_kept_over_time() -> None:
+    class Telling:
+        def exit_code(self) -> None:
+            return None
+
+        def usage(self) -> None:
+            return None
+
+        def statistics(self) -> dict[str, float]:
+            return {"relay_open": 7.0}
+
+    workers = FakeWorkers()
+    workers.facts = msgspec.structs.replace(FACTS, relay=Telling(), series=["relay_open", "relay_odd"])
+    workers.start(duration_s=0.05)
+    result = workers.finish()
+    assert list(result.target_series) == ["relay_open"]
+    assert (result.target_series["relay_open"].second[0], result.target_series["relay_open"].value[0]) == (0, 7.0)
+    assert "the target's own metrics have no relay_odd" in result.notes
+
+
+def test_counters_are_kept_as_their_rise_a_second() -> None:
+    series = TargetSeries(["a_total", "b"], dict)
+    series.add(1_000_000_000, {"a_total": 100.0, "b": 5.0})
+    series.add(3_000_000_000, {"a_total": 140.0, "b": 4.0})
+    series.add(4_000_000_000, {"a_total": 3.0})
+    assert (series.columns["a_total"].second, series.columns["a_total"].value) == ([3, 4], [20.0, 0.0])
+    assert (series.columns["b"].second, series.columns["b"].value) == ([1, 3], [5.0, 4.0])
+    assert series.missing() == []
 
 
 def test_the_load_does_not_begin_before_everyone_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from loadtests.results.schema import (
     RateColumns,
     RelayFigures,
     Result,
+    SeriesColumns,
     ThresholdOutcome,
     Usage,
     summaries,
@@ -277,6 +278,14 @@ def test_a_second_in_which_nothing_arrived_is_a_gap() -> None:
     bands = next(chart for chart in charts(page) if chart["id"] == "chart-bands")
     x, slowest, *_ = bands["views"][0]["data"]
     assert (x, slowest) == (list(range(7)), [1.0, 1.0, None, None, None, 1.0, 1.0])
+
+
+def test_chosen_metrics_of_the_targets_have_charts_on_the_time_of_the_load() -> None:
+    series = {"mine_sent_total": SeriesColumns(second=[1, 2, 4], value=[5.0, 7.5, 2.0])}
+    page = render([result(target_series=series)])
+    chart = next(chart for chart in charts(page) if chart["id"] == "chart-theirs-0")
+    assert chart["views"][0]["data"] == [[0, 1, 2, 3, 4], [None, 5.0, 7.5, None, 2.0]]
+    assert "The rise a second of a metric of the target&#x27;s own" in page
 
 
 def test_several_runs_are_laid_over_each_other_and_judged() -> None:
