@@ -170,12 +170,16 @@ def _or_problem(call: Callable[[], Any], problems: list[str]) -> Any:
 def _lines(outcomes: list[Outcome]) -> list[str]:
     """Return the table: a line a check, and under each that failed what was expected, what came, and what to do."""
     lines: list[str] = []
+    told_before: set[str] = set()
     for name, why_not, broken in outcomes:
         if why_not is not None:
             lines.append(f"  -     {name}: not made, {why_not}")
         elif broken is None:
             lines.append(f"  ok    {name}")
+        elif broken.came in told_before:
+            lines.append(f"  FAIL  {name}: {broken.came}")
         else:
+            told_before.add(broken.came)
             parts = {"expected": broken.expected, "came": broken.came, "to do": broken.remedy}
             lines += [f"  FAIL  {name}", *(f"          {what:<9} {text}" for what, text in parts.items())]
     failed = sum(outcome.broken is not None for outcome in outcomes)

@@ -130,6 +130,11 @@ def _notes(run: Collector, ledger: Totals) -> Iterator[str]:
     for line in run.lines.values():
         events.update(line.status.tally.events)
     yield from (f"{count} x {what}" for what, count in events.most_common(_EVENTS_MAX))
+    if unacknowledged := run.total("unacknowledged"):
+        yield (
+            f"{unacknowledged} records were never acknowledged, though the dialect's features say that the relay"
+            " acknowledges: see what `relaymark dialect check --url` says"
+        )
     if unopened := run.counted("unopened"):
         yield f"{unopened} payloads did not open"
     if skipped := run.counted("skipped"):

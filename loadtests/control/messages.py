@@ -75,6 +75,7 @@ class Status(Struct, frozen=True, kw_only=True):
     expected_first: int = 0
     joined_first: int = 0
     unsent: int = 0
+    unacknowledged: int = 0
     cpu: float = 0.0
     load_cpu: float = 0.0
     rss_bytes: int = 0

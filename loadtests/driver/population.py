@@ -206,6 +206,9 @@ class Population:
             "joined_first": presence.joined_first,
             # A look at everybody takes a while: not during the load.
             "unsent": 0 if self.phase.sending else sum(each.publisher.unsent for each in self.participants.values()),
+            "unacknowledged": 0
+            if self.phase.sending or not self.context.features.acknowledges
+            else sum(each.publisher.unacknowledged for each in self.participants.values()),
             "cpu": (cpu_ns - cpu_then_ns) / max(now_ns - then_ns, 1),
             "load_cpu": (self._load_to[1] - self._load_from[1]) / max(self._load_to[0] - self._load_from[0], 1),
             "rss_bytes": self._process.memory_info().rss,

@@ -160,7 +160,7 @@ class LiveSession:
         end_s = time.monotonic() + WAIT_S
         while not done():
             if time.monotonic() > end_s:
-                raise Broken(f"{expected} within {WAIT_S:.0f} s", show(line.events[-3:]), LOOK)
+                raise Broken(f"{expected} within {WAIT_S:g} s", show(line.events[-3:]), LOOK)
             self._hear(0.05)
 
     def silence(self) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from loadtests.address import PROBE_S_MAX, TargetError, open_stream
 from loadtests.dialects.base import Attach, Closed, Dialect, Event, Failed, Ready, Refused, Reply, Subscribed
+from loadtests.dialects.fault import told
 from loadtests.dialects.find import DialectError, find
 from loadtests.sealing.envelope import Keyring
 from loadtests.settings import Settings
@@ -86,7 +87,7 @@ class _Conversation:
             try:
                 events = self._dialect.receive(data)
             except Exception as error:
-                raise DialectError(f"The dialect {self._spec} raised in receive: {error!r}.") from error
+                raise DialectError(f"The dialect {self._spec} raised in receive: {told(error)}.") from error
             self._waiting = iter(events)
             yield from self._waiting
         raise TargetError(f"The target {self.url} did not {what} within {PROBE_S_MAX:.0f} s.")

@@ -57,6 +57,7 @@ class FakeWorkers:
         self.settles = settles
         self.joined = 2
         self.cuts = 0
+        self.unacknowledged = 0
         self.dead: set[str] = set()
         self.results: list[Result] = []
         self.master = Master(send=self.send, alive=lambda name: name not in self.dead, on_done=self.results.append)
@@ -126,6 +127,7 @@ class FakeWorkers:
             offset_ns=clock * 100,
             clock_error_ns=self.clock_error_ns,
             connections=2,
+            unacknowledged=self.unacknowledged,
             tally=WorkerCounts(due=counted, sent=counted, received=2, cuts=self.cuts),
         )
         self.answer(name, WorkerReport(second=0, intervals=intervals or {}, fanout=[], clock_id=clock, status=status))
@@ -169,6 +171,15 @@ def test_a_run_goes_through_its_phases_and_adds_up() -> None:
     assert (result.joins.tried, result.joins.failed, result.joins.all_after_ns) == (4, 0, 100)
     assert result.clock_error_ns == 0
     assert [worker.name for worker in result.workers] == ["worker-1", "worker-2"]
+
+
+@pytest.mark.usefixtures("short_load")
+def test_what_was_never_acknowledged_is_told() -> None:
+    workers = FakeWorkers()
+    workers.unacknowledged = 3
+    workers.start()
+    result = workers.finish()
+    assert [note for note in result.notes if note.startswith("6 records were never acknowledged")]
 
 
 @pytest.mark.usefixtures("short_load")

@@ -191,7 +191,7 @@ def received(dialect: Dialect, data: bytes) -> list[Event]:
         raise Broken(
             f"events, whatever comes; it got {show(data)}",
             told(error),
-            "`receive` never raises: for what breaks the protocol append Failed, e.g. `events += websocket.fail(...)`",
+            "mend that line; what breaks the protocol is no exception but a Failed: `events += websocket.fail(...)`",
         ) from error
     if not isinstance(events, list):
         raise Broken("a list of events", show(events), "return a list from `receive`, an empty one for no event")
