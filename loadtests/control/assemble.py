@@ -60,7 +60,7 @@ def assemble(run: Collector, facts: RunFacts) -> schema.Result:
             *([run.relay.columns] if facts.relay is not None else []),
             *(line.columns for line in run.lines.values()),
         ],
-        workers=[_worker(line) for line in run.lines.values()],
+        workers=[_worker(run, line) for line in run.lines.values()],
         target_series={name: columns for name, columns in run.series.columns.items() if columns.second},
         relay=run.relay.figures(sum(h.count for name, h in totals.items() if is_delivery(name))),
         clock_error_ns=run.clock_error_ns,
@@ -139,6 +139,8 @@ def _notes(run: Collector, ledger: Totals) -> Iterator[str]:
         yield f"{unopened} payloads did not open"
     if skipped := run.counted("skipped"):
         yield f"{skipped} states were due while their sender was not connected, and were skipped"
+    if run.clocks > 1 and not run.relay_tells_time:
+        yield "the relay tells no time: the master compared the workers' clocks with its own, over Locust's channel"
     if run.recorder.late_intervals:
         yield f"{run.recorder.late_intervals} intervals came late: in the totals, not in the history"
     if missing := run.series.missing():
@@ -192,7 +194,8 @@ def _rate_columns(run: Collector) -> schema.RateColumns:
     )
 
 
-def _worker(line: WorkerLine) -> schema.WorkerFigures:
+def _worker(run: Collector, line: WorkerLine) -> schema.WorkerFigures:
+    clock = run.clock_of(line)
     return schema.WorkerFigures(
         name=line.name,
         cpu=round(line.status.load_cpu, 4),
@@ -202,7 +205,7 @@ def _worker(line: WorkerLine) -> schema.WorkerFigures:
         connections=line.status.participants,
         lag_p99_ns=line.lag.percentile(99),
         loop_lag_p99_ns=line.loop_lag.percentile(99),
-        clock_offset_ns=line.status.offset_ns,
+        clock_offset_ns=None if clock is None else clock[0],
         clock_error_ns=line.clock_error_ns,
     )
 

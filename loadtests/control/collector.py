@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from loadtests.accounting.settlement import SentLog, Settlement, Totals
 from loadtests.control.facts import RunFacts
-from loadtests.control.messages import Quiet, Settled, Status, WorkerReport
+from loadtests.control.messages import Quiet, Settled, Status, WorkerReport, WorkerTime
 from loadtests.control.relay_usage import RelayUsage
 from loadtests.control.target_series import TargetSeries
-from loadtests.measuring.clock import one_way_error_ns
+from loadtests.dialects.find import find
+from loadtests.measuring.clock import OffsetEstimator, one_way_error_ns
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Recorder
 from loadtests.measuring.room_spread import FanoutTally
@@ -33,6 +34,8 @@ class WorkerLine:
         self.clock = 0
         self.clock_error_ns: int | None = None
         """The largest estimate during the load, so that it holds for every time that was taken."""
+        self.by_master = OffsetEstimator()
+        """The worker's clock less the master's, where they are compared with each other."""
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.columns = schema.Usage(name=name, role="worker")
@@ -69,6 +72,8 @@ class Collector:
         self.events: list[schema.Event] = []
         self.findings: list[Finding] = []
         self.interrupted = False
+        self.relay_tells_time = find(settings.dialect).features.tells_time
+        """The workers compare their clocks with the relay's; otherwise the master compares them with its own."""
         self._clocks: dict[int, int] = {}
         self._cut_is_marked = False
 
@@ -87,12 +92,28 @@ class Collector:
         line.clock = self._clocks.setdefault(report.clock_id, len(self._clocks) + 1)
         if status.tally.cuts:
             self._mark_cut()
-        if not self.load_from_ns or line.clock_error_ns is None:
-            line.clock_error_ns = status.clock_error_ns
-        elif not self.load_to_ns and status.clock_error_ns is not None:
-            line.clock_error_ns = max(line.clock_error_ns, status.clock_error_ns)
+        self._note_error(line)
         if self.load_from_ns:
             self._add_second(line, report.second, intervals)
+
+    def take_time(self, worker: str, told: WorkerTime, now_ns: int) -> None:
+        line = self.lines[worker]
+        line.by_master.add(told.sent_ns, told.received_ns, told.replied_ns, now_ns)
+        self._note_error(line)
+
+    def clock_of(self, line: WorkerLine) -> tuple[int, int] | None:
+        """Return the common clock less the worker's, and the error of that; None while they are not known."""
+        if not self.relay_tells_time:
+            return (-line.by_master.offset_ns, line.by_master.error_ns) if line.by_master.valid else None
+        offset_ns, error_ns = line.status.offset_ns, line.status.clock_error_ns
+        return None if offset_ns is None or error_ns is None else (offset_ns, error_ns)
+
+    def _note_error(self, line: WorkerLine) -> None:
+        known = self.clock_of(line)
+        if not self.load_from_ns or line.clock_error_ns is None:
+            line.clock_error_ns = known[1] if known is not None else None
+        elif not self.load_to_ns and known is not None:
+            line.clock_error_ns = max(line.clock_error_ns, known[1])
 
     def _add_second(self, line: WorkerLine, second: int, intervals: Mapping[str, Mapping[str, Any]]) -> None:
         line.columns.second.append(second)
@@ -215,13 +236,13 @@ class Collector:
         return kinds
 
     def offsets_ns(self) -> list[tuple[int, int]]:
-        """Return for each clock the best estimate of relay minus clock, by clock."""
+        """Return for each clock the best estimate of the common clock (the relay's, or ours) less it, by clock."""
         best: dict[int, tuple[int, int]] = {}
         for line in self.lines.values():
-            offset_ns, error_ns = line.status.offset_ns, line.status.clock_error_ns
-            if offset_ns is not None and error_ns is not None:
-                known = best.get(line.clock)
-                if known is None or error_ns < known[0]:
+            known = self.clock_of(line)
+            if known is not None:
+                offset_ns, error_ns = known
+                if line.clock not in best or error_ns < best[line.clock][0]:
                     best[line.clock] = (error_ns, offset_ns)
         return sorted((clock, offset_ns) for clock, (_, offset_ns) in best.items())
 

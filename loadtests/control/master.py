@@ -18,7 +18,19 @@ from gevent.event import Event
 from loadtests.control.assemble import assemble
 from loadtests.control.collector import Collector
 from loadtests.control.facts import RunFacts
-from loadtests.control.messages import CompareClocks, Drain, Go, Quiet, Settled, Stop, ToMaster, ToWorker, WorkerReport
+from loadtests.control.messages import (
+    CompareClocks,
+    Drain,
+    Go,
+    Quiet,
+    Settled,
+    Stop,
+    TellTime,
+    ToMaster,
+    ToWorker,
+    WorkerReport,
+    WorkerTime,
+)
 from loadtests.control.worker import LATE_S
 from loadtests.measuring.histogram import Histogram
 from loadtests.results.schema import KindFigures, Result
@@ -116,6 +128,7 @@ class Master:
         clocks_end_ns = monotonic_ns() + int(CLOCKS_S_MAX * 1e9)
         while not self._stop.wait(POLL_S):
             self._watch(run)
+            self._ask_for_time(run)
             if self._trouble(run):
                 return False
             if (
@@ -171,6 +184,7 @@ class Master:
         self._sampled_ns = now_ns
         run.sample_relay()
         if run.clocks > 1:
+            self._ask_for_time(run)
             self._send(CompareClocks(offsets_ns=run.offsets_ns()), None)
         for worker in run.lines:
             if self._alive(worker):
@@ -178,6 +192,12 @@ class Master:
             # A worker may be too busy for a while to say that it lives.
             elif now_ns - self._missing_since_ns.setdefault(worker, now_ns) > WORKER_S_MAX * 1e9:
                 self._lose(run, worker)
+
+    def _ask_for_time(self, run: Collector) -> None:
+        """Compare the workers' clocks with ours, where there are several and the relay tells no time."""
+        if run.clocks > 1 and not run.relay_tells_time:
+            for worker in run.lines:
+                self._send(TellTime(sent_ns=monotonic_ns()), worker)
 
     def _trouble(self, run: Collector) -> bool:
         """Return whether the run is pointless from now on; the finding says why."""
@@ -227,6 +247,8 @@ class Master:
             return
         if isinstance(message, WorkerReport):
             run.take_report(worker, message)
+        elif isinstance(message, WorkerTime):
+            run.take_time(worker, message, monotonic_ns())
         elif isinstance(message, Quiet) and worker not in self._quiet:
             run.take_quiet(message)
             self._quiet.add(worker)

@@ -1,7 +1,7 @@
 """What master and workers of a run say to each other. They travel as bytes, inside two messages of Locust's.
 
-    master -> worker   Go, CompareClocks, Stop, Drain
-    worker -> master   WorkerReport (once a second), Quiet, Settled
+    master -> worker   TellTime, Go, CompareClocks, Stop, Drain
+    worker -> master   WorkerReport (once a second), WorkerTime, Quiet, Settled
 
 A lone process (`locust -f` without workers) sends them to itself, hence a name for each direction.
 """
@@ -26,13 +26,19 @@ class Go(Struct, frozen=True, kw_only=True, tag=True):
     lead_ns: int
     clock: int
     offsets_ns: list[tuple[int, int]]
-    """Pairs for every clock: its name, and the relay's clock less it."""
+    """Pairs for every clock: its name, and the common clock (the relay's, or the master's) less it."""
 
 
 class CompareClocks(Struct, frozen=True, kw_only=True, tag=True):
     """The clocks as they are estimated now."""
 
     offsets_ns: list[tuple[int, int]]
+
+
+class TellTime(Struct, frozen=True, kw_only=True, tag=True):
+    """What does the worker's clock say? Asked where several clocks stamp and the relay tells no time; by the master's."""
+
+    sent_ns: int
 
 
 class Stop(Struct, frozen=True, kw_only=True, tag=True):
@@ -97,6 +103,14 @@ class WorkerReport(Struct, frozen=True, kw_only=True, tag=True):
     status: Status
 
 
+class WorkerTime(Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to TellTime: its stamp, and the worker's clock at receipt and at reply."""
+
+    sent_ns: int
+    received_ns: int
+    replied_ns: int
+
+
 class Quiet(Struct, frozen=True, kw_only=True, tag=True):
     """Nothing more will be sent. `sent`: `SentLog.to_wire()`."""
 
@@ -110,8 +124,8 @@ class Settled(Struct, frozen=True, kw_only=True, tag=True):
     attempts: dict[str, Any]
 
 
-ToWorker: TypeAlias = Go | CompareClocks | Stop | Drain
-ToMaster: TypeAlias = WorkerReport | Quiet | Settled
+ToWorker: TypeAlias = TellTime | Go | CompareClocks | Stop | Drain
+ToMaster: TypeAlias = WorkerReport | WorkerTime | Quiet | Settled
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

@@ -20,9 +20,11 @@ from loadtests.control.messages import (
     Settled,
     Status,
     Stop,
+    TellTime,
     ToMaster,
     ToWorker,
     WorkerReport,
+    WorkerTime,
 )
 from loadtests.driver.population import Population
 from loadtests.measuring.clock import clock_id
@@ -87,7 +89,11 @@ class LoadWorker:
     # -- messages from the master --------------------------------------------------------------------
 
     def on_message(self, message: ToWorker) -> None:
-        if isinstance(message, Go):
+        if isinstance(message, TellTime):
+            received_ns = self.population.phase.now_ns()
+            replied_ns = self.population.phase.now_ns()
+            self._send(WorkerTime(sent_ns=message.sent_ns, received_ns=received_ns, replied_ns=replied_ns))
+        elif isinstance(message, Go):
             self.population.begin(monotonic_ns() + message.lead_ns, message.clock)
             self.population.phase.compare_clocks(dict(message.offsets_ns))
         elif isinstance(message, CompareClocks):

@@ -209,6 +209,11 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     one_stream: bool = False
     """A connection is for one stream, and either receives or publishes."""
 
+    @property
+    def tells_time(self) -> bool:
+        """A connection of no participant can ask it for the time."""
+        return self.times and not self.one_stream
+
 
 class Dialect(Protocol):
     """See the module. Made as `Class(place, random_bits=...)`, where `random_bits(n)` returns n random bits.

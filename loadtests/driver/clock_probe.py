@@ -30,8 +30,7 @@ class ClockProbe:
         self.estimate = OffsetEstimator()
 
     def start(self) -> None:
-        # A connection that is for one stream would have to be for one here, too.
-        if self._context.features.times and not self._context.features.one_stream:
+        if self._context.features.tells_time:
             self._dialect = self._context.dialect()
             self._connection = self._context.connect(self)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import Final
 
 from msgspec.structs import replace
@@ -45,6 +46,10 @@ class Phase:
         self.draining = False
         self.over = False
         self._corrections: dict[int, int] = {}
+
+    def now_ns(self) -> int:
+        """Return the time on this worker's clock, as stamps have it."""
+        return monotonic_ns() + self.shift_ns
 
     def begin(self, start_ns: int, clock: int) -> None:
         self.start_ns, self.clock = start_ns, clock

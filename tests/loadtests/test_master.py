@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gevent
@@ -22,9 +23,11 @@ from loadtests.control.messages import (
     Settled,
     Status,
     Stop,
+    TellTime,
     ToWorker,
     WorkerCounts,
     WorkerReport,
+    WorkerTime,
     encode,
     read_by_master,
     read_by_worker,
@@ -76,6 +79,10 @@ class FakeWorkers:
         if isinstance(message, Go):
             self.offsets.append(message.offsets_ns)
             self.deliver(worker or "")
+        elif isinstance(message, TellTime):
+            assert worker is not None
+            there_ns = time.monotonic_ns() + 1_000_000 * self.clocks[worker]
+            self.answer(worker, WorkerTime(sent_ns=message.sent_ns, received_ns=there_ns, replied_ns=there_ns))
         elif isinstance(message, Stop):
             self.told_to_cut.append(message.cut)
             for name in self.ledgers.keys() - self.dead:
@@ -201,6 +208,28 @@ def test_workers_with_several_clocks_are_told_each_others_offsets() -> None:
     assert workers.offsets == [[(1, 500), (2, 900)]] * 2
     assert (CompareClocks, None) in workers.sent
     assert result.clock_error_ns == 80
+
+
+@pytest.mark.usefixtures("short_load")
+def test_where_the_relay_tells_no_time_the_workers_clocks_are_compared_with_the_masters() -> None:
+    workers = FakeWorkers(clocks=(5, 9))
+    workers.start(dialect="nats")
+    result = workers.finish()
+    (offsets, _) = workers.offsets
+    told = dict(offsets)
+    error_ns = result.clock_error_ns
+    assert error_ns is not None
+    assert 0 < error_ns < 1_000_000_000
+    assert abs(told[1] - told[2] - 4_000_000) <= error_ns, "the second is 4 ms ahead"
+    assert any("tells no time" in note for note in result.notes)
+
+
+@pytest.mark.usefixtures("short_load")
+def test_one_clock_for_all_is_compared_with_nothing() -> None:
+    workers = FakeWorkers()
+    workers.start(dialect="nats")
+    assert workers.finish().clock_error_ns == 0
+    assert TellTime not in [kind for kind, _ in workers.sent]
 
 
 def test_the_clock_error_is_the_largest_of_the_load() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +18,10 @@ from loadtests.control.messages import (
     Quiet,
     Settled,
     Stop,
+    TellTime,
     ToMaster,
     WorkerReport,
+    WorkerTime,
     encode,
     read_by_master,
 )
@@ -73,6 +76,15 @@ def test_it_reports_while_people_join(told: Told) -> None:
     told.messages.clear()
     report = told.wait_for(WorkerReport)
     assert (report.second, report.status.participants, report.status.joined) == (0, 1, 0)
+
+
+def test_it_tells_the_time_on_its_own_clock(told: Told) -> None:
+    told.worker.population.phase.shift_ns = 5_000_000_000
+    before_ns = time.monotonic_ns()
+    told.worker.on_message(TellTime(sent_ns=7))
+    answer = told.wait_for(WorkerTime)
+    assert answer.sent_ns == 7
+    assert before_ns <= answer.received_ns - 5_000_000_000 <= answer.replied_ns - 5_000_000_000 <= time.monotonic_ns()
 
 
 def test_a_load_that_is_cut_short_is_settled(told: Told) -> None:
