@@ -89,13 +89,13 @@ class Master:
     def start(self, settings: Settings, facts: RunFacts, workers: Sequence[str]) -> None:
         """Begin a run with these workers, in this order."""
         self.result = None
-        self.done.clear()
         self._stop.clear()
         self._quiet, self._settled, self._lost = set(), set(), set()
         self._missing_since_ns.clear()
         self._empty_since_ns = 0
         self.collector = Collector(settings, facts, workers)
         self.collector.relay.note_idle()
+        self.done.clear()  # last: whoever waits must not wait for a run that could not begin
         gevent.spawn(self._conduct, self.collector, facts)
 
     def stop(self, *, interrupted: bool = False) -> None:
