@@ -77,8 +77,9 @@ class _Conversation:
 
     def _events(self, what: str) -> Iterator[Event]:
         yield from self._waiting
-        while time.monotonic() < self._end:
+        while (left_s := self._end - time.monotonic()) > 0:
             try:
+                self._stream.settimeout(left_s)
                 data = self._stream.recv(65_536)
             except TimeoutError:
                 break
