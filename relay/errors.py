@@ -53,6 +53,8 @@ class Code(IntEnum):
 
     STORE = 50
     """The store cannot take or give records now. Nothing was acknowledged: repeat with the same id."""
+    FULL = 51
+    """The stream, or the whole store, holds as much as the operator allows. Space comes back by age, ACK and ERASE."""
 
     SLOW = 60
     """The client did not take its records in time. Connect again and resume."""

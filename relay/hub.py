@@ -21,6 +21,7 @@ from relay import framing, wire
 from relay.budget import Budget
 from relay.capability import Capability, Right, Verifier, handle_of
 from relay.counters import Counters
+from relay.erasing import Erasures
 from relay.errors import Code, Refused
 from relay.fanout import FanOut
 from relay.limits import (
@@ -81,6 +82,8 @@ class Hub:
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
         self.sequencer = Sequencer(store, write, self.fanout, self._numbers, lambda: self.now_ns)
         self.replay = Replay(store, read, self.fanout)
+        self._erasures = Erasures(store, write, self._erased)
+        self._tidying = False
         self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
 
@@ -95,6 +98,7 @@ class Hub:
         budget = self.budget
         behind = budget.serve(self.now_ns) if budget.waiting else False
         budget.left = TURN_WORK
+        self._erasures.turn()
         self.sequencer.commit()
         catching = self.replay.turn()
         more = self.fanout.slice()
@@ -212,18 +216,11 @@ class Hub:
     def erase(self, attachment: Attachment) -> None:
         """Delete everything in a stream. ERASED follows once it is gone from the disk. Raises Refused."""
         stream = attachment.stream
-        if stream.erasing:
-            raise Refused(Code.STORE)
-        stream.erasing = True
+        self._erasures.add(stream, self._new_epoch(), attachment.client)
         self.sequencer.forget_acknowledged(stream.number)
-        epoch = self._new_epoch()
-        self._write(
-            partial(self.store.erase, stream.number, epoch), partial(self._erased, stream, epoch, attachment.client)
-        )
 
-    def _erased(self, stream: Stream, epoch: int, asker: Client, _: None, error: Exception | None) -> None:
-        stream.erasing = False
-        if error is not None:
+    def _erased(self, stream: Stream, epoch: int, asker: Client, is_gone: bool) -> None:
+        if not is_gone:
             asker.refuse(Code.STORE, wire.ERASE, stream.number)
         else:
             self.fanout.drop_targets(stream)
@@ -235,7 +232,7 @@ class Hub:
                 box.drop_records(stream.number)
                 self.push(box, Chunk(frame, ORDERED, stream.number))
         for attachment in stream.catching:
-            if error is None:
+            if is_gone:
                 attachment.cursor = 0
             self.replay.schedule(attachment)
 
@@ -258,22 +255,32 @@ class Hub:
         if records is None or epoch != stream.epoch:
             client.refuse(Code.STORE, wire.EXPORT, stream.number)
             return
-        rows: list[wire.ExportedRecord] = []
-        sealed_bytes = 0
-        for record in records:
-            message = wire.decode_one_relay(framing.split(record.frame)[0])
-            assert isinstance(message, wire.Message)
-            sealed_bytes += len(message.sealed)
-            if rows and sealed_bytes > EXPORT_BYTES_MAX:
-                break
-            row = wire.ExportedRecord(record.seq, record.at_ns, record.handle, record.id, message.tag, message.sealed)
-            rows.append(row)
+        try:
+            rows = _page(records)
+        except Exception as fault:  # What cannot be told to one client is not the end of the others.
+            self.report(fault)
+            client.fail(Code.INTERNAL, wire.EXPORT, stream.number)
+            return
         more = bool(rows) and rows[-1].seq < stream.served
         self.push(client.box, frame_of(wire.Exported(stream.number, stream.epoch, stream.served, more, rows)))
 
-    def expire(self, before_ns: int, idle_ns: int) -> None:
+    def tick(self) -> None:
+        """Once a second: try again what the store could not do, and have it do what it left."""
+        self.replay.tick()
+        self._erasures.tick()
+        if not self._tidying:
+            self._tidying = True
+            self._write(self.store.tidy, self._tidied)
+
+    def _tidied(self, forgotten: list[tuple[int, int]] | None, error: Exception | None) -> None:
+        self._tidying = False
+        for number, first in forgotten or ():
+            if number in self._numbers:
+                self._numbers[number].first = first
+
+    def expire(self, before_ns: int, now_ns: int, idle_ns: int) -> None:
         """Forget records older than `before_ns`, and put away streams that nobody has used for `idle_ns`."""
-        self._write(partial(self.store.expire, before_ns), self._expired)
+        self._write(partial(self.store.expire, before_ns, now_ns), self._expired)
         unused = self.now_ns - idle_ns
         for key, stream in list(self.streams.items()):
             if not stream.attached and stream.idle_since_ns < unused and not stream.busy:
@@ -293,6 +300,21 @@ class Hub:
 def _released(_: None, error: Exception | None) -> None:
     if error is not None:
         raise error  # It asks nothing of the disk: a bug of ours.
+
+
+def _page(records: list[Record]) -> list[wire.ExportedRecord]:
+    """Return what one EXPORTED tells of these records."""
+    rows: list[wire.ExportedRecord] = []
+    sealed_bytes = 0
+    for record in records:
+        message = wire.decode_one_relay(framing.split(record.frame)[0])
+        assert isinstance(message, wire.Message)
+        sealed_bytes += len(message.sealed)
+        if rows and sealed_bytes > EXPORT_BYTES_MAX:
+            break
+        row = wire.ExportedRecord(record.seq, record.at_ns, record.handle, record.id, message.tag, message.sealed)
+        rows.append(row)
+    return rows
 
 
 def _resume_point(stream: Stream, request: wire.Subscribe) -> tuple[int, bool]:

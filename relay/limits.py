@@ -128,6 +128,10 @@ RETAIN_STREAM_BYTES_MAX: Final = 1_048_576
 """Memory store: the newest records that a stream keeps, some 3,500 small ones."""
 RETAIN_TOTAL_BYTES_MAX: Final = 2 * 1024**3
 """Memory store: all streams together. Past this the longest unused streams are forgotten first."""
+STREAM_BYTES_MAX: Final = 1024**3
+"""SQLite store: what a stream may hold before its records are refused; some two million small ones."""
+STORE_BYTES_MAX: Final = 64 * 1024**3
+"""SQLite store: the database, before records are refused. What frees space is always taken."""
 COMMIT_BATCH_BYTES_MAX: Final = 4_194_304
 """Durable records that gather while a commit is under way. Past this new ones are refused as unavailable:
 a store that stands still must not fill the memory."""

@@ -56,8 +56,11 @@ class RelayCollector(Collector):
         counters = hub.counters
         store = relay.store.statistics()
         yield _info("relay_build_info", "What runs", {"transport": self._transport})
-        yield GaugeMetricFamily("relay_ready", "1 while new connections are served", value=int(relay.ready))
+        yield GaugeMetricFamily("relay_ready", "1 while new connections are served", value=int(relay.is_ready))
         yield GaugeMetricFamily("relay_connections", "Open connections", value=len(relay.peers))
+        yield GaugeMetricFamily("relay_store_bytes", "What the store holds", value=store.held_bytes)
+        yield GaugeMetricFamily("relay_store_bytes_max", "What it may hold", value=store.held_bytes_max)
+        yield GaugeMetricFamily("relay_store_streams", "Streams that the store knows", value=store.streams)
         yield GaugeMetricFamily("relay_streams", "Streams in memory", value=len(hub.streams))
         yield CounterMetricFamily("relay_accepted", "WebSocket handshakes that succeeded", value=relay.accepted)
         yield CounterMetricFamily("relay_rejected", "Connections that failed their handshake", value=relay.rejected)
@@ -90,6 +93,8 @@ class RelayCollector(Collector):
             ("capability_refusals", "Capabilities refused", hub.verifier.refusals),
             ("store_commits", "Batches committed", store.commits),
             ("store_trimmed_records", "Records forgotten by age, acknowledgement or space", store.trimmed),
+            ("store_damaged_rows", "Stored rows that were found altered or unreadable", store.damaged),
+            ("store_full_runs", "Runs of records refused because their stream or the store was full", store.full),
         ):
             yield CounterMetricFamily(f"relay_{name}", text, value=value)
         dropped = CounterMetricFamily("relay_ephemeral_lost", "States that a subscriber did not get", labels=["reason"])
@@ -187,7 +192,7 @@ class MetricsServer:
                 status, body = HTTPStatus.OK, generate_latest(self._registry)
             case "/healthz":
                 status, body = HTTPStatus.OK, b"alive\n"
-            case "/readyz" if self._relay.ready:
+            case "/readyz" if self._relay.is_ready:
                 status, body = HTTPStatus.OK, b"ready\n"
             case "/readyz":
                 status, body = HTTPStatus.SERVICE_UNAVAILABLE, b"not ready\n"

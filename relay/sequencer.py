@@ -19,7 +19,7 @@ from relay.errors import Code, Refused
 from relay.fanout import FanOut
 from relay.limits import COMMIT_BATCH_BYTES_MAX, OUTGOING_BYTES_MAX
 from relay.quorum import Quorum
-from relay.store import Batch, Run, Store, joined
+from relay.store import Batch, Committed, Run, Store, joined
 from relay.stream import Attachment, Client, Group, Stream, Submit
 from relay.window import Window
 
@@ -240,13 +240,14 @@ class Sequencer:
         work: Work,
         batch: Batch,
         taken_ns: int,
-        forgotten: list[tuple[int, int]] | None,
+        committed: Committed | None,
         error: Exception | None,
     ) -> None:
         self._committing = False
         self.commit_times.add(self._now_ns() - taken_ns)
-        if error is not None:
-            self._commit_failed(work)
+        if committed is None:
+            self._counters.commit_failures += 1
+            self._refuse(work, Code.STORE)
             # Nobody waits for these: they go with the next batch.
             erasing = {stream.number for stream in self._numbers.values() if stream.erasing}
             self._refused_acks = {
@@ -254,6 +255,11 @@ class Sequencer:
             }
             self._refused_trims = {number: upto for number, upto in batch.trims if number not in erasing}
             return
+        if committed.full or committed.damaged:
+            self._refuse([item for item in work if item[0].number in committed.full], Code.FULL)
+            self._refuse([item for item in work if item[0].number in committed.damaged], Code.STORE)
+            refused = {*committed.full, *committed.damaged}
+            work = [item for item in work if item[0].number not in refused]
         dirty = self._fanout.dirty
         add_run = self._fanout.add_run
         published = 0
@@ -282,7 +288,7 @@ class Sequencer:
             published += seq - run.first
             add_run(stream, run)
         self._counters.published_durable += published
-        for number, first in forgotten or ():
+        for number, first in committed.forgotten:
             if number in self._numbers:
                 self._numbers[number].first = first
 
@@ -294,9 +300,8 @@ class Sequencer:
                 for client in clients:
                     self._acknowledge(client, id_, seq)
 
-    def _commit_failed(self, work: Work) -> None:
-        """Refuse the whole batch. Its numbers were seen by nobody, so they are given again."""
-        self._counters.commit_failures += 1
+    def _refuse(self, work: Work, code: Code) -> None:
+        """Refuse what the store did not take. Its numbers were seen by nobody, so they are given again."""
         for stream, groups, run in work:
             stream.head = run.first - 1
             for attachment, _, _, ids, _ in groups:
@@ -305,7 +310,7 @@ class Sequencer:
                 for id_ in ids:
                     for client in (attachment.client, *window.retries.pop(id_, ())):
                         client.unacked -= 1
-                        client.refuse(Code.STORE, wire.PUBLISH, id_)
+                        client.refuse(code, wire.PUBLISH, id_)
 
 
 def _shared_parts(now_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, list[int]]:

@@ -56,6 +56,8 @@ class Client(Subscriber, Protocol):
 
     def refuse(self, code: Code, record: int, about: int) -> None: ...
 
+    def fail(self, code: Code, record: int = 0, about: int = 0) -> None: ...
+
 
 _NO_WINDOW: Final[Window[Client]] = Window()
 _NO_HANDLES: Final[list[bytes]] = []

@@ -1,6 +1,17 @@
 """Stores of durable records: the contract, in memory, and in SQLite."""
 
-from relay.store.base import SECRET_BYTES, Batch, Record, Run, Store, StoreStatistics, StreamState, joined, run_of
+from relay.store.base import (
+    SECRET_BYTES,
+    Batch,
+    Committed,
+    Record,
+    Run,
+    Store,
+    StoreStatistics,
+    StreamState,
+    joined,
+    run_of,
+)
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import SqliteStore
 from relay.store.worker import Worker
@@ -8,6 +19,7 @@ from relay.store.worker import Worker
 __all__ = [
     "SECRET_BYTES",
     "Batch",
+    "Committed",
     "MemoryStore",
     "Record",
     "Run",

@@ -107,6 +107,8 @@ class StreamState(msgspec.Struct):
     """(handle, id, seq) of the newest records, oldest first: a repeated PUBLISH stays idempotent over a restart."""
     acks: dict[bytes, int]
     """handle -> the sequence number up to which that member acknowledged."""
+    stamped_ns: int = 0
+    """The stamp of the newest record: none that follows may be older."""
 
 
 class Batch(msgspec.Struct):
@@ -118,6 +120,17 @@ class Batch(msgspec.Struct):
     """(number, handle, upto). A lower `upto` than the known one changes nothing."""
     trims: list[tuple[int, int]] = msgspec.field(default_factory=list)
     """(number, upto): forget the records up to `upto`, those of this batch included."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What a commit did."""
+
+    forgotten: list[tuple[int, int]] = []
+    """(number, new first) of the streams whose oldest records were forgotten."""
+    full: list[int] = []
+    """Streams whose run was not taken: they, or the store, hold as much as they may."""
+    damaged: list[int] = []
+    """Streams whose run could not be written, because of damage to what the store holds of them."""
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +145,12 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     commit_failures: int
     trimmed: int
     """Records forgotten by trims, expiry and bounds; not those erased."""
+    damaged: int
+    """Rows that were found damaged when they were read."""
+    full: int
+    """Runs that were not taken because their stream or the store was full."""
+    held_bytes_max: int
+    """What `held_bytes` may become, or nearly."""
 
 
 class Store(Protocol):
@@ -141,40 +160,57 @@ class Store(Protocol):
     def instant(self) -> bool:
         """True: every call returns at once and may be made on the event loop.
 
-        False: calls block. `commit`, `heads`, `expire` and `erase` come from one thread, `open` and `read` from one
-        other, at the same time.
+        False: calls block. `commit`, `expire`, `erase` and `tidy` come from one thread, `open`, `read` and `release`
+        from one other, at the same time.
         """
 
     @property
     def secret(self) -> bytes:
         """32 bytes that key handles and franking tags; made once, and kept as long as the records."""
 
+    @property
+    def fault(self) -> str | None:
+        """Why the store takes and gives nothing until somebody has mended it; None: it works. From any thread."""
+
+    @property
+    def swept_ns(self) -> int | None:
+        """The time that the last call of `expire` was told, by this process or one before; None: there was none."""
+
     def open(self, key: bytes, *, new_epoch: int, recent_max: int) -> StreamState:
         """Return the state of the stream with this key. One that is not known begins with `new_epoch` and head 0.
 
-        The number stays with the key from here on, over restarts too once something was committed.
+        The number stays with the key from here on, over restarts too once something was committed. `new_epoch` is the
+        stream's also where the store can no longer say which numbers were given.
         """
 
-    def commit(self, batch: Batch) -> list[tuple[int, int]]:
-        """Make `batch` durable. Returns (number, new first) of the streams whose oldest records were forgotten.
+    def commit(self, batch: Batch) -> Committed:
+        """Make `batch` durable, but for the runs that the answer names as not taken.
 
         Raises StoreUnavailable: then nothing of the batch is kept, and a later commit works when the cause is gone.
         """
 
-    def heads(self, numbers: list[int]) -> dict[int, int]:
-        """Return the last committed sequence number of each stream."""
-
     def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
-        """Return consecutive records from `max(after + 1, first)` on: one if there is any, then about `bytes_max`."""
+        """Return the next consecutive records after `after`: one if there is any, then about `bytes_max`.
 
-    def expire(self, before_ns: int) -> list[tuple[int, int]]:
-        """Forget records from before `before_ns`; those committed together may go with the newest of them.
-
-        Returns (number, new first). A store may leave a part of the work to later calls of `commit` and `expire`.
+        What lies between `after` and the first of them is gone: forgotten, or damaged. The stream is open.
         """
 
-    def erase(self, number: int, new_epoch: int) -> None:
-        """Delete all records, acknowledgements and ids of a stream, beyond recovery; its head is 0 in `new_epoch`."""
+    def expire(self, before_ns: int, now_ns: int) -> list[tuple[int, int]]:
+        """Forget records from before `before_ns`; those committed together may go with the newest of them.
+
+        Streams that nobody uses and that hold nothing since then are forgotten too. Returns (number, new first).
+        A store may leave a part of the work to later calls of `commit` and `tidy`.
+        """
+
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+        """Delete all records, acknowledgements and ids of streams, beyond recovery: (number, new epoch); head 0.
+
+        A bounded piece of the work. Returns (number, True) of those that are gone, False if one cannot be deleted. For
+        the others it is to be called again, with the same epochs, and nothing of them is to be committed meanwhile.
+        """
+
+    def tidy(self) -> list[tuple[int, int]]:
+        """Do what was left. Called once a second. Returns (number, new first)."""
 
     def release(self, number: int) -> None:
         """Nobody uses the stream now: forget it if it holds nothing. Called where `open` is."""
@@ -182,8 +218,8 @@ class Store(Protocol):
     def close(self) -> None:
         """Release what the store holds. No other call is under way, and none follows."""
 
+    def notices(self) -> list[str]:
+        """Return what the operator should know and was not told yet; from any thread. Names no stream."""
+
     def statistics(self) -> StoreStatistics:
         """Return a snapshot; from any thread."""
-
-
-__all__ = ["SECRET_BYTES", "Batch", "Record", "Run", "Store", "StoreStatistics", "StreamState", "joined", "run_of"]

@@ -9,13 +9,25 @@ from typing import Final
 
 from relay.errors import StoreUnavailable
 from relay.limits import RETAIN_STREAM_BYTES_MAX, RETAIN_TOTAL_BYTES_MAX, STREAM_NUMBER_MAX
-from relay.store.base import SECRET_BYTES, Batch, Record, Run, StoreStatistics, StreamState
+from relay.store.base import SECRET_BYTES, Batch, Committed, Record, Run, StoreStatistics, StreamState
 
 NO_RUNS: Final[deque[Run]] = deque()
 
 
 class _Stream:
-    __slots__ = ("acks", "aged", "epoch", "first", "frame_bytes", "head", "key", "number", "released", "runs")
+    __slots__ = (
+        "acks",
+        "aged",
+        "epoch",
+        "first",
+        "frame_bytes",
+        "head",
+        "key",
+        "number",
+        "released",
+        "runs",
+        "stamped_ns",
+    )
 
     def __init__(self, key: bytes, number: int, epoch: int) -> None:
         self.key = key
@@ -23,6 +35,7 @@ class _Stream:
         self.number = number
         self.epoch = epoch
         self.head = 0
+        self.stamped_ns = 0
         self.first = 1
         self.runs: deque[Run] = NO_RUNS  # An empty deque takes 0.8 KB: one of its own comes with the first run.
         self.frame_bytes = 0
@@ -34,6 +47,8 @@ class MemoryStore:
     """Keeps the newest records of every stream in memory, within two byte bounds; a restart forgets everything."""
 
     instant = True
+    fault = None
+    swept_ns = None
 
     def __init__(
         self,
@@ -74,9 +89,11 @@ class MemoryStore:
                 break
             recent[:0] = zip(run.handles, run.ids, range(run.first, run.last + 1), strict=True)
         del recent[: max(len(recent) - recent_max, 0)]
-        return StreamState(stream.number, stream.epoch, stream.head, stream.first, recent, dict(stream.acks))
+        return StreamState(
+            stream.number, stream.epoch, stream.head, stream.first, recent, dict(stream.acks), stream.stamped_ns
+        )
 
-    def commit(self, batch: Batch) -> list[tuple[int, int]]:
+    def commit(self, batch: Batch) -> Committed:
         forgotten: dict[int, int] = {}
         by_number = self._by_number
         used = self._used
@@ -87,6 +104,7 @@ class MemoryStore:
             count = len(run.ids)
             added = len(run.data)
             stream.head += count
+            stream.stamped_ns = run.at_ns
             if stream.runs:
                 used.move_to_end(number)
             else:
@@ -122,10 +140,7 @@ class MemoryStore:
                 self._forget_some(stream)
             forgotten[stream.number] = stream.first
         self._commits += 1
-        return list(forgotten.items())
-
-    def heads(self, numbers: list[int]) -> dict[int, int]:
-        return {number: self._by_number[number].head for number in numbers}
+        return Committed(list(forgotten.items()))
 
     def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
         held = self._by_number[number].runs
@@ -147,7 +162,7 @@ class MemoryStore:
             self._used.move_to_end(number)
         return found
 
-    def expire(self, before_ns: int) -> list[tuple[int, int]]:
+    def expire(self, before_ns: int, now_ns: int) -> list[tuple[int, int]]:
         forgotten = []
         ages = self._ages
         while ages and ages[0][0] < before_ns:
@@ -165,17 +180,25 @@ class MemoryStore:
                 self._drop(stream)
         return forgotten
 
-    def erase(self, number: int, new_epoch: int) -> None:
-        stream = self._by_number[number]
-        self._frame_bytes -= stream.frame_bytes
-        self._records -= stream.head + 1 - stream.first
-        self._used.pop(number, None)
-        stream.runs = NO_RUNS
-        stream.frame_bytes = 0
-        stream.acks.clear()
-        stream.epoch = new_epoch
-        stream.head = 0
-        stream.first = 1
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+        for number, new_epoch in erasures:
+            stream = self._by_number[number]
+            self._frame_bytes -= stream.frame_bytes
+            self._records -= stream.head + 1 - stream.first
+            self._used.pop(number, None)
+            stream.runs = NO_RUNS
+            stream.frame_bytes = 0
+            stream.acks.clear()
+            stream.epoch = new_epoch
+            stream.head = stream.stamped_ns = 0
+            stream.first = 1
+        return [(number, True) for number, _ in erasures]
+
+    def tidy(self) -> list[tuple[int, int]]:
+        return []
+
+    def notices(self) -> list[str]:
+        return []
 
     def release(self, number: int) -> None:
         stream = self._by_number[number]
@@ -198,6 +221,9 @@ class MemoryStore:
             commits=self._commits,
             commit_failures=0,
             trimmed=self._trimmed,
+            damaged=0,
+            full=0,
+            held_bytes_max=self._total_bytes_max,
         )
 
     def _forget_some(self, stream: _Stream, upto: int | None = None) -> None:

@@ -72,6 +72,7 @@ class Relay:
         self.retain_s = retain_s
         self.drain_s = drain_s
         self.clock = clock or Clock()
+        self.log = log
         self.workers = [] if store.instant else [Worker("read"), Worker("write")]
         read, write = (worker.submit for worker in self.workers) if self.workers else (inline, inline)
         self.hub = Hub(
@@ -105,6 +106,17 @@ class Relay:
         watch("clients were closed since they did not take their records", lambda: counters.slow_closed)
         watch("batches were refused by the store", lambda: counters.commit_failures)
         watch("reads were refused by the store", lambda: counters.read_failures)
+        stored = self.store.statistics
+        watch("runs were refused since their stream, the store or its disk is full", lambda: stored().full)
+        watch(
+            "stored rows were found damaged, and are gaps to clients: restore a backup, or let age forget them",
+            lambda: stored().damaged,
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new clients are served: not while it goes down, nor while the store has lost its files."""
+        return self.ready and self.store.fault is None
 
     def greet(self, path: str, accepted_ns: int | None = None) -> Peer:
         """Return the peer for a connection whose WebSocket handshake is done; its time for HELLO began at accept."""
@@ -128,13 +140,15 @@ class Relay:
         self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
         self._ticked_ns = now_ns
         self.journal.look(now_ns)
-        self.hub.replay.tick()
+        self.hub.tick()
+        for notice in self.store.notices():
+            self.log(notice)
         for member in self._wheel.advance(now_ns / NS_PER_S):
             if member in self.peers:
                 self._wheel.schedule(member, member.tick())
         if now_ns - self._swept_ns >= EXPIRY_SWEEP_S * NS_PER_S:
             self._swept_ns = now_ns
-            self.hub.expire(now_ns - int(self.retain_s * NS_PER_S), int(EXPIRY_SWEEP_S * NS_PER_S))
+            self.hub.expire(now_ns - int(self.retain_s * NS_PER_S), now_ns, int(EXPIRY_SWEEP_S * NS_PER_S))
 
     def drain_workers(self) -> None:
         """Take the store's answers."""

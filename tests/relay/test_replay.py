@@ -38,7 +38,7 @@ def ten(net: Net) -> tuple[Net, int, int]:
     author.publish(number, *range(1, 11))
     from relay.store import Batch
 
-    for stream_number, first in net.store.commit(Batch(trims=[(number, 3)])):
+    for stream_number, first in net.store.commit(Batch(trims=[(number, 3)])).forgotten:
         net.hub._numbers[stream_number].first = first
     return net, number, net.hub._numbers[number].epoch
 
@@ -100,7 +100,7 @@ def test_a_gap_when_everything_is_gone(net: Net) -> None:
     author, number = net.attached(use=PUBLISH)
     author.publish(number, 1, 2, 3)
     net.hub.now_ns += 100 * SECOND_NS
-    net.hub.expire(net.hub.now_ns, 10**18)
+    net.hub.expire(net.hub.now_ns, net.hub.now_ns, 10**18)
     client = net.connect()
     came = client.subscribe(member=2, after=1, epoch=net.hub._numbers[number].epoch)
     assert not came[0].recovered

@@ -1,0 +1,57 @@
+"""Erasures: all that are asked for while the store is at some become its next call. Sans-IO.
+
+Until its stream is gone from the disk nothing more of it is committed. A call does a bounded piece of the work; where one
+finished nothing, because of a program from outside that reads the store, the next tick tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from relay.errors import Code, Refused
+from relay.store import Store
+from relay.stream import Client, Stream, Submit
+
+Finished: TypeAlias = Callable[[Stream, int, Client, bool], None]
+
+
+class Erasures:
+    """The streams that are being erased. `finished(stream, epoch, asker, is gone)` is called for each in the end."""
+
+    def __init__(self, store: Store, write: Submit, finished: Finished) -> None:
+        self._store = store
+        self._write = write
+        self._finished = finished
+        self._waiting: dict[int, tuple[Stream, int, Client]] = {}
+        self._under_way = False
+        self._stuck = False
+
+    def add(self, stream: Stream, epoch: int, asker: Client) -> None:
+        """Have a stream erased, which then begins `epoch`. Raises Refused: it is at it."""
+        if stream.erasing:
+            raise Refused(Code.STORE)
+        stream.erasing = True
+        self._waiting[stream.number] = (stream, epoch, asker)
+
+    def turn(self) -> None:
+        """Call the store, unless it is at it, or was and finished nothing."""
+        if self._waiting and not self._under_way and not self._stuck:
+            self._under_way = True
+            erasures = [(number, epoch) for number, (_, epoch, _) in self._waiting.items()]
+            self._write(partial(self._store.erase, erasures), self._done)
+
+    def tick(self) -> None:
+        """Once a second: try again."""
+        self._stuck = False
+
+    def _done(self, finished: list[tuple[int, bool]] | None, error: Exception | None) -> None:
+        self._under_way = False
+        if finished is None:
+            finished = [(number, False) for number in self._waiting]
+        self._stuck = not finished
+        for number, is_gone in finished:
+            stream, epoch, asker = self._waiting.pop(number)
+            stream.erasing = False
+            self._finished(stream, epoch, asker, is_gone)
