@@ -88,7 +88,7 @@ def serve(
     ephemeral_per_s: int | None = None,
     control_per_s: int | None = None,
 ) -> int:
-    """Serve the reference relay until SIGTERM or Ctrl-C, then drain.
+    """Serve the reference relay until SIGTERM, Ctrl-C or a hang-up, then drain.
 
     Prints one line with its address when it serves. Its log goes to stderr, and names no stream, key or address.
 

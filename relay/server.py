@@ -51,7 +51,7 @@ class Options:
 
 
 def serve(options: Options, announce: Callable[[str], None], log: Callable[[str], None]) -> None:
-    """Serve until SIGTERM. `announce` gets the one line with the address, `log` everything else.
+    """Serve until SIGTERM, Ctrl-C or a hang-up. `announce` gets the one line with the address, `log` everything else.
 
     Raises ConfigurationError with all problems at once, before anything is served.
     """

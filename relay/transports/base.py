@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,12 @@ GOAWAY_SPREAD_S: Final = 5.0
 """Clients are told to come back at a random time within this, so that they do not come back all at once."""
 CLOSING_SHARE: Final = 0.6
 """The part of the drain deadline after which clients are closed even if the store has not settled."""
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that drain a relay: SIGTERM, SIGINT, and SIGHUP unless it was started to outlive its terminal."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup(1)
+    return [signal.SIGTERM, signal.SIGINT, *([] if outlives else [signal.SIGHUP])]
 
 
 class Clock:

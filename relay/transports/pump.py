@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, RECV_BYTES, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
 from relay.transports.accepting import Door
-from relay.transports.base import Relay
+from relay.transports.base import Relay, ending_signals
 from relay.transports.handshake import Handshake
 from relay.transports.tls import TlsSocket
 
@@ -431,12 +430,12 @@ async def _drain(relay: Relay, pump: Pump) -> None:
 def run(
     relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until a signal that ends it, then drain."""
 
     async def main() -> None:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with trio.open_signal_receiver(*ending_signals()) as signals:
                 nursery.start_soon(serve, relay, listeners, context, ready, stop)
                 async for _ in signals:
                     break

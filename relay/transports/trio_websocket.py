@@ -7,7 +7,6 @@ for this client waits while a send does, under the same limits as elsewhere.
 from __future__ import annotations
 
 import gc
-import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from relay import framing
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX, REST_S
 from relay.peer import Peer, State
-from relay.transports.base import Relay
+from relay.transports.base import Relay, ending_signals
 from relay.wire import SUBPROTOCOL
 
 
@@ -237,7 +236,7 @@ async def _serve(
                 disconnect_timeout=CLOSE_S_MAX,
             )
             await accepting.start(server.run)
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with trio.open_signal_receiver(*ending_signals()) as signals:
                 relay.ready = True
                 ready()
                 async for _ in signals:
@@ -257,7 +256,7 @@ async def _serve(
 def run(
     relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until a signal that ends it, then drain."""
     gc.collect()
     gc.freeze()
     trio.run(_serve, relay, listeners, context, ready)

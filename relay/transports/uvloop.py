@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import uvloop
 from relay.limits import HANDSHAKE_S_MAX, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
-from relay.transports.base import Relay
+from relay.transports.base import Relay, ending_signals
 from relay.transports.handshake import Handshake
 
 HIGH_WATER_BYTES: Final = 65_536
@@ -213,7 +212,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         loop.add_signal_handler(number, stop.set)
     on = _Loop(relay, loop)
     for worker in relay.workers:
@@ -256,7 +255,7 @@ async def _tick(relay: Relay, on: _Loop) -> None:
 def run(
     relay: Relay, listeners: list[socket.socket], context: ssl.SSLContext | None, ready: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until a signal that ends it, then drain."""
     gc.collect()
     gc.freeze()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import signal
 import socket
 import ssl
 import struct
@@ -521,6 +522,26 @@ def test_tls(transport: str) -> None:
 
 
 # -- going down --------------------------------------------------------------------------------------
+
+
+def test_a_hang_up_drains_too(transport: str) -> None:
+    with relay_process("--transport", transport) as relay:
+        relay.process.send_signal(signal.SIGHUP)
+        assert relay.end() == 0
+        assert "drained" in relay.log()
+
+
+def test_a_relay_that_is_to_outlive_its_terminal_does(transport: str) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with relay_process("--transport", transport, before=nohup) as relay:
+        relay.process.send_signal(signal.SIGHUP)
+        with Member(relay.port) as member:
+            member.send(wire.Time(1))
+            member.next(wire.Timed)
+        relay.terminate()
+        assert relay.end() == 0
 
 
 def test_sigterm_drains(relays: Relays, transport: str) -> None:
