@@ -75,6 +75,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 SHORT = ("--participants", "20", "--rate", "50", "--duration", "1s", "--json", "--quiet")
 COMMANDS = {
+    "dialect": ("dialect", "check", "mine.py:Mine", "--relay", "mine.py:MineEnd"),
     "run": ("run", "room", *SHORT),
     "run --tls": ("run", "room", *SHORT, "--tls"),
     "compare": ("compare", "reference", "reference@uvloop", "--quick", "--rounds", "3"),
@@ -87,6 +88,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def done(relaymark: str, away: Path) -> Done:
     """What each command did: two at a time, as it is not their figures that count."""
+    run([relaymark, "dialect", "new", "mine"], away)
     with ThreadPoolExecutor(2) as pool:
         started = {name: pool.submit(run, [relaymark, *words], away) for name, words in COMMANDS.items()}
     return {name: future.result() for name, future in started.items()}
@@ -115,6 +117,10 @@ def test_run(done: Done, name: str, scheme: str) -> None:
     result = json.loads(output_of(done, name))
     assert result["target"]["url"].startswith(scheme)
     assert result["kinds"]["message"]["ledger"]["delivered"] > 0
+
+
+def test_dialect(done: Done) -> None:
+    assert "18 checks passed, 0 failed, 0 not made" in output_of(done, "dialect")
 
 
 def test_compare(done: Done) -> None:

@@ -80,11 +80,11 @@ def streams_are_kept_apart(live: LiveSession, random: Random) -> None:
     reader, writer = live.joined(1, RECEIVE), live.joined(1, PUBLISH)
     live.join(reader, live.attach(2, RECEIVE))
     live.join(writer, live.attach(2, PUBLISH))
-    for stream in (1, 2, 1):
-        live.publish(writer, stream, _record(stream))
-    live.wait(lambda: len(reader.sealed) >= 3, "three deliveries of two streams", reader)
-    came = sorted((event[0], event[3]) for event in reader.of(tuple))
-    if came != [(1, _record(1)), (1, _record(1)), (2, _record(2))]:
+    sent = [(1, _record(1)), (1, _record(3)), (2, _record(2))]  # each another: some relays take equal ones for one
+    for stream, sealed in sent:
+        live.publish(writer, stream, sealed)
+    live.wait(lambda: len(reader.sealed) >= len(sent), "three deliveries of two streams", reader)
+    if sorted((event[0], event[3]) for event in reader.of(tuple)) != sent:
         raise Broken(
             "each record with the number of its stream",
             show(reader.events[-3:]),
