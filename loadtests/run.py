@@ -36,8 +36,8 @@ from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, E
 from loadtests.results.schema import Result
 from loadtests.settings import Settings
 from loadtests.target.calibration import floor
+from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget, default_cores, opened
-from loadtests.target.probe import probe
 from loadtests.target.target import ReferenceVariant
 
 MASTER_NICENESS: Final = 10
@@ -129,7 +129,7 @@ class _Session:
             settings = msgspec.structs.replace(
                 checked.settings, url=found.address.url, own_certificate=found.own_certificate
             )
-            probe(settings)
+            greet(settings)
         except TargetError as error:
             raise CannotRun(EXIT_TARGET, [str(error)]) from None
         except ValueError as error:  # the dialect's

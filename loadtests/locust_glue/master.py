@@ -31,8 +31,8 @@ from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_TARGET
 from loadtests.results.files import ResultsError, create_run_directory, write
 from loadtests.results.schema import Result
 from loadtests.settings import Settings
+from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget, opened
-from loadtests.target.probe import probe
 from loadtests.target.target import Target
 
 PAGE_TIMER_S: Final = 0.5
@@ -165,7 +165,7 @@ class PlainRun:
         target, settings = locust_options.read_run(options, self._scenario, participants)
         found = self._open(target, allow_suite_0=settings.suite == "none")
         settings = replace(settings, url=found.address.url, own_certificate=found.own_certificate)
-        probe(settings)
+        greet(settings)
         facts = RunFacts(
             target=target.name,
             version=found.version,

@@ -11,7 +11,7 @@ import pytest
 
 from loadtests.address import Address, TargetError, parse_url
 from loadtests.settings import Settings
-from loadtests.target.probe import probe
+from loadtests.target.greeting import greet
 from loadtests.target.reference_relay import ReferenceRelay
 
 
@@ -59,7 +59,7 @@ def test_a_relay_is_started_observed_and_stopped(tmp_path: Path) -> None:
     address = relay.start()
     assert address.tls
     assert os.sched_getaffinity(relay.pid) == {core}
-    probe(Settings(scenario="room", url=address.url, participants=2, own_certificate=True))
+    greet(Settings(scenario="room", url=address.url, participants=2, own_certificate=True))
     usage = relay.usage()
     assert usage is not None
     assert usage.rss_bytes > 1_000_000

@@ -20,7 +20,7 @@ _RECEIVE: Final = 1
 _VALID_S: Final = 600
 
 
-def probe(settings: Settings) -> None:
+def greet(settings: Settings) -> None:
     """Return once the target has let us receive from a stream of our own.
 
     Raises TargetError with one sentence, and DialectError if it is the dialect that fails.
@@ -43,7 +43,7 @@ def probe(settings: Settings) -> None:
 
 
 def _attach(settings: Settings) -> Attach:
-    keyring = Keyring(settings.seed, f"{settings.run}/probe")
+    keyring = Keyring(settings.seed, f"{settings.run}/greeting")
     capability = keyring.capability(0, 0, _RECEIVE, expires_s=int(time.time()) + _VALID_S)
     return Attach(stream=0, name=keyring.stream_name(0), use=_RECEIVE, capability=capability)
 

@@ -16,8 +16,8 @@ import pytest
 from loadtests.address import TargetError
 from loadtests.dialects.find import DialectError
 from loadtests.settings import Settings
-from loadtests.target import probe as probe_module
-from loadtests.target.probe import probe
+from loadtests.target import greeting
+from loadtests.target.greeting import greet
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 HUGE = b"\x82\x7f" + (1 << 32).to_bytes(8)
@@ -107,9 +107,9 @@ def served(act: Callable[[socket.socket], None]) -> Iterator[str]:
 def test_a_relay_that_cannot_be_measured(
     act: Callable[[socket.socket], None], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "PROBE_S_MAX", 0.3)
+    monkeypatch.setattr(greeting, "PROBE_S_MAX", 0.3)
     with served(act) as url, pytest.raises(TargetError, match=says) as error:
-        probe(Settings(scenario="room", url=url, dialect="raw", participants=2))
+        greet(Settings(scenario="room", url=url, dialect="raw", participants=2))
     assert url in str(error.value)
 
 
@@ -120,4 +120,4 @@ def test_a_dialect_that_raises_is_told_as_the_dialects_fault(tmp_path: Path) -> 
     )
     spec = f"{tmp_path}/mine.py:Mine"
     with served(answer) as url, pytest.raises(DialectError, match=r"raised in receive: KeyError\('topic'\)"):
-        probe(Settings(scenario="room", url=url, dialect=spec, participants=2))
+        greet(Settings(scenario="room", url=url, dialect=spec, participants=2))
