@@ -212,11 +212,7 @@ def check(scenario: str, options: RunOptions, run: str) -> CheckedRun:
 
 def target_of(text: str, options: LoadOptions, problems: list[str], option: str = "--target") -> Target:
     """Return the target that `text` names, with what the options say of it; what is wrong is added to `problems`."""
-    try:
-        target = spec.read(text, Path(options.targets) if options.targets is not None else None)
-    except spec.SpecError as error:
-        problems += [f"{option}: {problem}" for problem in error.problems]
-        return Target(name=text, dialect="reference")
+    target = target_named(text, options.targets, options, problems, option)
     if options.target_pid is not None and target.started:
         problems.append("--target-pid is for a target that runs; what is started here is observed without.")
     metrics = options.target_metrics or target.metrics
@@ -225,6 +221,18 @@ def target_of(text: str, options: LoadOptions, problems: list[str], option: str 
     series = (*target.series, *(options.target_series or ()))
     if series and not (metrics or target.tells_metrics):
         problems.append("--target-series are of the page that --target-metrics names: give it, too.")
+    return replace(target, pid=options.target_pid or target.pid, metrics=metrics, series=series)
+
+
+def target_named(
+    text: str, targets: str | None, options: HandshakeOptions, problems: list[str], option: str = "--target"
+) -> Target:
+    """Return the target that `text` names, if need be in the file `targets`; what is wrong is added to `problems`."""
+    try:
+        target = spec.read(text, Path(targets) if targets is not None else None)
+    except spec.SpecError as error:
+        problems += [f"{option}: {problem}" for problem in error.problems]
+        return Target(name=text, dialect="reference")
     if not target.websocket:
         problems += [
             f"--{name.replace('_', '-')} is for relays over WebSocket, which {target.name} is not."
@@ -233,7 +241,16 @@ def target_of(text: str, options: LoadOptions, problems: list[str], option: str 
         ]
     if options.tls_ca is not None and (target.started or not parse_url(target.url).tls):
         problems.append("--tls-ca is for a target at wss://HOST:PORT or tls://HOST:PORT.")
-    return replace(target, pid=options.target_pid or target.pid, metrics=metrics, series=series)
+    return target
+
+
+def problems_of_tls(target: Target) -> list[str]:
+    """Return why --tls cannot be asked of a target."""
+    if target.url:
+        return [f"--tls is for a relay that is started here; {target.name} has its own."]
+    if isinstance(target.program, Command) and not target.program.encrypts:
+        return [f"--tls: the command of {target.name} says nowhere {{cert}} and {{key}}."]
+    return []
 
 
 def _with_variant(target: Target, options: RunOptions, problems: list[str]) -> Target:
@@ -242,10 +259,8 @@ def _with_variant(target: Target, options: RunOptions, problems: list[str]) -> T
         problems.append(f"--store must be memory, sqlite or sqlite:PATH, not {options.store}.")
     if options.transport not in catalogue.TRANSPORTS:
         problems.append(f"--transport must be one of {', '.join(catalogue.TRANSPORTS)}, not {options.transport}.")
-    if options.tls and target.url:
-        problems.append(f"--tls is for a relay that is started here; {target.name} has its own.")
-    if options.tls and isinstance(target.program, Command) and not target.program.encrypts:
-        problems.append(f"--tls: the command of {target.name} says nowhere {{cert}} and {{key}}.")
+    if options.tls:
+        problems += problems_of_tls(target)
     chosen = {
         name: getattr(options, name)
         for name, default in (("store", "memory"), ("transport", catalogue.TRANSPORTS[0]))

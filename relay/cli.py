@@ -41,6 +41,7 @@ app.command(
 app.command(
     "loadtests.catalogue_cli:scenarios", name="scenarios", help="List the scenarios, and what each loads a relay with."
 )
+app.command("loadtests.probe_cli:probe", name="probe", help="Tell what a relay really does, beside what it says.")
 app.command("loadtests.cli:report", name="report", help="Show the results of runs again.")
 app.command(
     "benchmarks.compare.cli:compare", name="compare", help="Measure several relays in turn under the same sealed work."
@@ -62,6 +63,7 @@ EXTRAS: Final = {
     "run": "load",
     "report": "load",
     "targets": "load",
+    "probe": "load",
     "scenarios": "load",
     "dialect": "load",
     "gate": "bench",

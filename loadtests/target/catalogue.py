@@ -48,6 +48,7 @@ def reference(store: str = "memory", transport: str = TRANSPORTS[0]) -> Target:
             ordered="stream",
             resumes=True,
             survives="kill" if durable else "nothing",
+            tells_gaps=True,
         ),
         about="the relay of this package",
     )

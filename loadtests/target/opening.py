@@ -25,9 +25,27 @@ from relaymark import child_program
 class StartedRelay:
     """A relay that was started here, as a run observes it."""
 
-    def __init__(self, process: TargetProcess, metrics: str) -> None:
+    def __init__(self, process: TargetProcess, target: Target, address: Address) -> None:
         self._process = process
-        self._metrics = metrics
+        self._address = address
+        self._ready = target.ready.replace("{port}", str(address.port))
+        self.metrics = target.metrics.replace("{port}", str(address.port))
+
+    def start(self) -> Address:
+        """Start it and wait until it is ready. Raises TargetError."""
+        self._process.start()
+        self._process.await_port(self._address.host, self._address.port)
+        if self._ready:
+            self._process.await_page(self._ready)
+        return self._address
+
+    def kill(self) -> None:
+        """End it as a crash does; `start` starts it again, in the same folder."""
+        self._process.kill()
+
+    def stop(self) -> int | None:
+        """Stop it and return its exit code: negative if a signal ended it."""
+        return self._process.stop()
 
     def exit_code(self) -> int | None:
         return self._process.exit_code()
@@ -36,7 +54,7 @@ class StartedRelay:
         return self._process.usage()
 
     def statistics(self) -> dict[str, float]:
-        return metrics_page.read(self._metrics) if self._metrics else {}
+        return metrics_page.read(self.metrics) if self.metrics else {}
 
 
 class RunningRelay:
@@ -140,22 +158,20 @@ def _started(target: Target, program: Program, folder: Path, tls: bool, cores: s
             environment=program.environment(Path(directory), port),
             cores=cores,
         )
+        address = Address(host="127.0.0.1", port=port, tls=tls, websocket=target.websocket, path=target.path)
+        relay = StartedRelay(process, target, address)
         try:
-            process.start()
-            process.await_port("127.0.0.1", port)
-            if target.ready:
-                process.await_page(target.ready.replace("{port}", str(port)))
-            metrics = target.metrics.replace("{port}", str(port))
+            relay.start()
             yield OpenTarget(
-                address=Address(host="127.0.0.1", port=port, tls=tls, websocket=target.websocket, path=target.path),
-                relay=StartedRelay(process, metrics),
+                address=address,
+                relay=relay,
                 own_certificate=tls,
                 version=version_of(program),
-                metrics=urlsplit(metrics).netloc,
+                metrics=urlsplit(relay.metrics).netloc,
                 pid=process.pid,
             )
         finally:
-            process.stop()
+            relay.stop()
 
 
 def free_port() -> int:

@@ -32,6 +32,10 @@ class Promises(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who was away gets what it missed."""
     survives: Literal["nothing", "restart", "kill"] = "nothing"
     """What an acknowledged record survives."""
+    tells_gaps: bool = False
+    """Who cannot be given everything is told or cut off: nobody misses records on a connection that lives."""
+    acknowledges_last: bool = False
+    """A record is acknowledged when all who are there have got it."""
 
     def words(self) -> dict[str, str]:
         """Return what a report shows beside the figures."""
