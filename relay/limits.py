@@ -98,6 +98,8 @@ HANDSHAKE_GRACE_S: Final = 1.0
 and TLS. Sockets that say nothing are then let go at 512 a second."""
 HANDSHAKE_BYTES_MAX: Final = 16_384
 HANDSHAKE_HEADERS_MAX: Final = 512
+DESCRIPTORS_RESERVED: Final = 64
+"""The last descriptors are not for clients: /readyz and /metrics must answer when they run out, and files open."""
 KEEPALIVE_S: Final = 30.0
 """A silent client is pinged after this, and closed after twice this."""
 CLOSE_S_MAX: Final = 5.0

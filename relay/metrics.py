@@ -1,4 +1,4 @@
-"""Snapshots of the relay as Prometheus samples, and the listener that serves them.
+"""Snapshots of the relay as Prometheus samples.
 
 Nothing is counted for Prometheus' sake: the relay keeps plain integers, and a scrape turns them into samples. No label
 names a stream, a client or an address.
@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
-from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from relay.buckets import Buckets
 from relay.errors import Code
@@ -71,6 +65,9 @@ class RelayCollector(Collector):
             "relay_refused_accepts",
             "Times that the system had no descriptor for a connection",
             value=relay.accepts_refused,
+        )
+        yield CounterMetricFamily(
+            "relay_scrapes_gave_way", "Requests for metrics that gave way to newer ones", value=relay.scrapes_gave_way
         )
         published = CounterMetricFamily("relay_published", "Records taken from publishers", labels=["class"])
         published.add_metric(["durable"], counters.published_durable)
@@ -150,60 +147,3 @@ def _info(name: str, text: str, labels: dict[str, str]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=list(labels))
     family.add_metric(list(labels.values()), 1)
     return family
-
-
-class _QuietHandler(WSGIRequestHandler):
-    """Logs nothing: a request line holds an address."""
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        pass
-
-
-class _HttpServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that goes away in the middle is no news."""
-
-
-class MetricsServer:
-    """Serves /metrics, /healthz and /readyz on a listening socket, from a thread of its own."""
-
-    def __init__(self, relay: Relay, transport: str, listeners: list[socket.socket]) -> None:
-        self._relay = relay
-        registry = CollectorRegistry()
-        registry.register(RelayCollector(relay, transport))
-        self._registry = registry
-        self._servers = []
-        for listener in listeners:
-            address = listener.getsockname()
-            server = _HttpServer(address[:2], _QuietHandler, bind_and_activate=False)
-            server.socket.close()
-            server.socket = listener
-            server.server_name, server.server_port = address[0], address[1]
-            server.setup_environ()
-            server.set_app(self._answer)
-            Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-            self._servers.append(server)
-
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        match environ["PATH_INFO"]:
-            case "/metrics":
-                status, body = HTTPStatus.OK, generate_latest(self._registry)
-            case "/healthz":
-                status, body = HTTPStatus.OK, b"alive\n"
-            case "/readyz" if self._relay.is_ready:
-                status, body = HTTPStatus.OK, b"ready\n"
-            case "/readyz":
-                status, body = HTTPStatus.SERVICE_UNAVAILABLE, b"not ready\n"
-            case _:
-                status, body = HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n"
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        start_response(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body]
-
-    def close(self) -> None:
-        """Stop serving."""
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from relay.errors import ConfigurationError
 from relay.limits import DRAIN_S, RETAIN_S
-from relay.metrics import MetricsServer
+from relay.metrics_server import MetricsServer
 from relay.session import Rates
 from relay.store import MemoryStore, SqliteStore, Store
 from relay.transports.base import Relay

@@ -60,6 +60,11 @@ class Door:
                     self._let_oldest_give_way()
                 await trio.sleep(RETRY_S)
                 continue
+            if not self._relay.has_descriptor_for(sock):
+                sock.close()
+                self._let_oldest_give_way()
+                await trio.sleep(RETRY_S)
+                continue
             scope = trio.CancelScope()
             self._under_way[scope] = self._clock()
             self._nursery.start_soon(self._greet, sock, context, scope)

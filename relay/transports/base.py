@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from relay.buckets import Buckets
 from relay.hub import Hub
-from relay.limits import CHALLENGE_BYTES, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
+from relay.limits import CHALLENGE_BYTES, DESCRIPTORS_RESERVED, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
 from relay.peer import Echo, Peer
 from relay.session import Rates, Session
 from relay.store import Store
@@ -49,6 +50,12 @@ class Clock:
 
     def __call__(self) -> int:
         return time.monotonic_ns() + self._offset_ns
+
+
+class HasDescriptor(Protocol):
+    """A socket, of whatever library."""
+
+    def fileno(self) -> int: ...
 
 
 def describe(error: Exception) -> str:
@@ -95,6 +102,7 @@ class Relay:
         self.accepted = 0
         self.rejected = 0
         self.gave_way = 0  # handshakes
+        self.scrapes_gave_way = 0
         self.accepts_refused = 0  # by the system
         self.ready = False
         self.draining = False
@@ -109,6 +117,7 @@ class Relay:
     def _watch(self) -> None:
         counters, watch = self.hub.counters, self.journal.watch
         watch("times no connection could be accepted: raise `ulimit -n`, or serve fewer", lambda: self.accepts_refused)
+        watch("requests for metrics that took long gave way to new ones", lambda: self.scrapes_gave_way)
         watch("handshakes that took long gave way to new connections", lambda: self.gave_way)
         watch("clients were closed since they did not take their records", lambda: counters.slow_closed)
         watch("batches were refused by the store", lambda: counters.commit_failures)
@@ -124,6 +133,13 @@ class Relay:
     def is_ready(self) -> bool:
         """Whether new clients are served: not while it goes down, nor while the store has lost its files."""
         return self.ready and self.store.fault is None
+
+    def has_descriptor_for(self, sock: HasDescriptor) -> bool:
+        """Whether an accepted socket leaves the reserve alone: the system gives the lowest descriptors first."""
+        if sock.fileno() < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED:
+            return True
+        self.accepts_refused += 1
+        return False
 
     def greet(self, path: str, accepted_ns: int | None = None) -> Peer:
         """Return the peer for a connection whose WebSocket handshake is done; its time for HELLO began at accept."""

@@ -199,10 +199,15 @@ class _Library:
 class _WebSocketServer(trio_websocket.WebSocketServer):
     """The library's server, in which what one client does wrong ends its connection and not the relay."""
 
+    relay: Relay
+
     async def _handle_connection(self, stream: trio.abc.Stream) -> None:
         # Some of it leaves the library as exceptions of its parts. Faults of our own were reported before they got here.
         with suppress(Exception):
-            await super()._handle_connection(stream)
+            plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            assert isinstance(plain, trio.SocketStream)
+            if self.relay.has_descriptor_for(plain.socket):
+                await super()._handle_connection(stream)
         await trio.aclose_forcefully(stream)
 
 
@@ -235,6 +240,7 @@ async def _serve(
                 connect_timeout=HANDSHAKE_S_MAX,
                 disconnect_timeout=CLOSE_S_MAX,
             )
+            server.relay = relay
             await accepting.start(server.run)
             with trio.open_signal_receiver(*ending_signals()) as signals:
                 relay.ready = True

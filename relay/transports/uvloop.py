@@ -110,6 +110,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self._accepted_ns = self._on.relay.clock()
+        if not self._on.relay.has_descriptor_for(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+            return
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._timeout = self._on.loop.call_later(HANDSHAKE_S_MAX, self.transport.abort)
 

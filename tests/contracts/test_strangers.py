@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from processes import Member, RelayProcess, relay_process
+from processes import WAIT_S, Closed, Member, RelayProcess, relay_process
 
 from relay import wire
-from relay.limits import HANDSHAKE_S_MAX, HANDSHAKES_MAX
+from relay.limits import DESCRIPTORS_RESERVED, HANDSHAKE_S_MAX, HANDSHAKES_MAX
 
 pytestmark = pytest.mark.process
 
@@ -66,3 +66,33 @@ def test_a_long_header_works(relay: RelayProcess, line_bytes: int) -> None:
 def test_a_tls_hello_on_a_plain_port_is_answered_at_once(relay: RelayProcess) -> None:
     hello = bytes.fromhex("1603010100010000fc0303") + bytes(200)
     assert answer(relay, hello)[:12] in (b"HTTP/1.1 400", b""), "said, or closed"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_metrics_answer_when_descriptors_run_out(transport: str) -> None:
+    few = DESCRIPTORS_RESERVED + 60
+    with relay_process(
+        "--transport", transport, before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+    ) as relay:
+        clients = [socket.create_connection(("127.0.0.1", relay.port)) for _ in range(few)]
+        try:
+            deadline = time.monotonic() + WAIT_S
+            while not (refused := relay.metrics()["relay_refused_accepts_total"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert refused > 0
+            assert relay.page("/readyz") == "ready\n"
+            assert relay.metrics()["process_open_fds"] < few
+            while "raise `ulimit -n`" not in relay.log() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert relay.log().count("raise `ulimit -n`") == 1
+        finally:
+            for one in clients:
+                one.close()
+        while True:  # It may not have seen yet that they are gone.
+            try:
+                with Member(relay.port) as client:
+                    client.send(wire.Time(1))
+                    client.expect(wire.Timed)
+                    return
+            except (OSError, Closed, AssertionError):  # refused in the middle of its handshake, too
+                assert time.monotonic() < deadline

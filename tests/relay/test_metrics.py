@@ -14,7 +14,8 @@ from scripted import NOW_NS, SUBSCRIBE, Client, Net, capability_of, sealed_of, s
 from relay import wire
 from relay.buckets import Buckets
 from relay.errors import Code
-from relay.metrics import MetricsServer, open_files, resident_bytes
+from relay.metrics import open_files, resident_bytes
+from relay.metrics_server import REQUESTS_MAX, MetricsServer
 from relay.store import MemoryStore
 from relay.transports.base import Relay
 
@@ -160,6 +161,19 @@ def test_scrapes_are_not_logged(address: str, capfd: pytest.CaptureFixture[str])
     get(f"{address}/metrics")
     get(f"{address}/nowhere")
     assert capfd.readouterr() == ("", "")
+
+
+def test_requests_that_take_long_give_way(net: OneRelay, address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2 * REQUESTS_MAX)]
+    try:
+        assert get(f"{address}/healthz") == (200, "alive\n")
+        slow[0].settimeout(10)
+        assert slow[0].recv(1) == b"", "the oldest was closed"
+        assert samples(get(f"{address}/metrics")[1])["relay_scrapes_gave_way_total"] >= REQUESTS_MAX
+    finally:
+        for one in slow:
+            one.close()
 
 
 def test_buckets_count_every_duration_once() -> None:
