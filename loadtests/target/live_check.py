@@ -19,10 +19,10 @@ from loadtests.dialects.base import (
     Unsubscribed,
 )
 from loadtests.dialects.check.contract import Outcome
-from loadtests.dialects.check.conversation import PUBLISH, RECEIVE, Broken, show
+from loadtests.dialects.check.conversation import PUBLISH, RECEIVE, ContractBroken, show
 from loadtests.dialects.fault import told
 from loadtests.settings import Settings
-from loadtests.target.live_session import Ended, LiveSession
+from loadtests.target.live_session import ConnectionEnded, LiveSession
 
 SIZES_BYTES: Final = (*[256] * 20, 32_768)
 """Powers of two, to which sealed payloads are padded."""
@@ -51,7 +51,7 @@ def _round(live: LiveSession, random: Random, cut: Random | None) -> None:
         live.wait(lambda: len(writer.of(Published)) >= len(ids), "Published for each record", writer)
     live.silence()
     if reader.sealed != records:
-        raise Broken(
+        raise ContractBroken(
             f"the {len(records)} records once, in order",
             _difference(reader.sealed, records),
             "compare what publish says with what a delivery holds",
@@ -59,7 +59,7 @@ def _round(live: LiveSession, random: Random, cut: Random | None) -> None:
     acknowledged = sorted(event.id for event in writer.of(Published))
     owed = ids if live.features.acknowledges else []
     if acknowledged != owed:
-        raise Broken(
+        raise ContractBroken(
             f"Published once for each of the ids {show(owed)}" if owed else "no Published, as acknowledges=False",
             f"Published for {show(acknowledged)}",
             "Published has the id that publish was given; where the relay never answers, say acknowledges=False",
@@ -67,9 +67,11 @@ def _round(live: LiveSession, random: Random, cut: Random | None) -> None:
     if live.features.numbers:
         head = reader.of(Subscribed)[0].head
         if type(head) is not int:
-            raise Broken("a number in Subscribed.head, as numbers=True", show(head), "say numbers=False, or give it")
+            raise ContractBroken(
+                "a number in Subscribed.head, as numbers=True", show(head), "say numbers=False, or give it"
+            )
         if [event[1] for event in reader.of(tuple)] != list(range(head + 1, head + 1 + len(records))):
-            raise Broken(
+            raise ContractBroken(
                 f"numbers from {head + 1} on",
                 show([event[1] for event in reader.of(tuple)]),
                 "numbers count from the head",
@@ -85,7 +87,7 @@ def streams_are_kept_apart(live: LiveSession, random: Random) -> None:
         live.publish(writer, stream, sealed)
     live.wait(lambda: len(reader.sealed) >= len(sent), "three deliveries of two streams", reader)
     if sorted((event[0], event[3]) for event in reader.of(tuple)) != sent:
-        raise Broken(
+        raise ContractBroken(
             "each record with the number of its stream",
             show(reader.events[-3:]),
             "keep which room is which stream's, both ways",
@@ -100,7 +102,7 @@ def own_records_come_back(live: LiveSession, random: Random) -> None:
         live.wait(lambda: bool(both.sealed), "the own record, as echoes=True", both)
     live.silence()
     if len(both.sealed) != int(live.features.echoes):
-        raise Broken(
+        raise ContractBroken(
             f"{int(live.features.echoes)} own records, as echoes={live.features.echoes}",
             f"{len(both.sealed)}",
             "let the feature say what the relay does",
@@ -113,7 +115,9 @@ def states_are_states(live: LiveSession, random: Random) -> None:
     live.wait(lambda: bool(reader.of(State)), "a State, as ephemeral=True", reader)
     state = reader.of(State)[0]
     if (state.stream, state.sealed) != (1, _record(1)):
-        raise Broken("the state as it was sent, of its stream", show(state), "a State has the number of its stream")
+        raise ContractBroken(
+            "the state as it was sent, of its stream", show(state), "a State has the number of its stream"
+        )
 
 
 def it_resumes(live: LiveSession, random: Random) -> None:
@@ -128,7 +132,9 @@ def it_resumes(live: LiveSession, random: Random) -> None:
     live.wait(lambda: len(again.sealed) >= len(missed), f"what came after number {last}, as resumes=True", again)
     live.silence()
     if again.sealed != missed:
-        raise Broken("the two records that were missed, once", show(again.events), "honour `after` in subscribe")
+        raise ContractBroken(
+            "the two records that were missed, once", show(again.events), "honour `after` in subscribe"
+        )
 
 
 def it_tells_the_time(live: LiveSession, random: Random) -> None:
@@ -136,7 +142,9 @@ def it_tells_the_time(live: LiveSession, random: Random) -> None:
     line.do(lambda dialect: dialect.time(12_345))
     live.wait(lambda: bool(line.of(Timed)), "Timed, as times=True", line)
     if line.of(Timed)[0].sent_ns != 12_345:
-        raise Broken("Timed(sent_ns=12345, ...)", show(line.of(Timed)), "give back the stamp that time() was given")
+        raise ContractBroken(
+            "Timed(sent_ns=12345, ...)", show(line.of(Timed)), "give back the stamp that time() was given"
+        )
 
 
 def what_was_left_stays_left(live: LiveSession, random: Random) -> None:
@@ -146,13 +154,15 @@ def what_was_left_stays_left(live: LiveSession, random: Random) -> None:
     live.publish(writer, 1, _record(1))
     live.silence()
     if reader.sealed:
-        raise Broken("nothing after Unsubscribed", show(reader.events), "tell Unsubscribed when the relay confirms it")
+        raise ContractBroken(
+            "nothing after Unsubscribed", show(reader.events), "tell Unsubscribed when the relay confirms it"
+        )
 
 
 def our_own_close_ends_it(live: LiveSession, random: Random) -> None:
     line = live.joined(1, RECEIVE)
     line.do(lambda dialect: dialect.close())
-    with contextlib.suppress(Ended):
+    with contextlib.suppress(ConnectionEnded):
         live.wait(lambda: False, "the end of the connection", line)
 
 
@@ -188,13 +198,15 @@ def hold(kind: type[Dialect], settings: Settings, seed: int) -> list[Outcome]:
     return outcomes
 
 
-def _broken(run: _Check, live: LiveSession, random: Random) -> Broken | None:
+def _broken(run: _Check, live: LiveSession, random: Random) -> ContractBroken | None:
     try:
         run(live, random)
-    except Broken as broken:
+    except ContractBroken as broken:
         return broken
     except (TypeError, AttributeError) as error:  # of an event that holds something else than it says
-        return Broken("events as loadtests/dialects/base.py has them", told(error), "look at what the events hold")
+        return ContractBroken(
+            "events as loadtests/dialects/base.py has them", told(error), "look at what the events hold"
+        )
     return None
 
 

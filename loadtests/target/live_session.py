@@ -27,7 +27,7 @@ from loadtests.dialects.base import (
     Reply,
     Subscribed,
 )
-from loadtests.dialects.check.conversation import Broken, called, received, show
+from loadtests.dialects.check.conversation import ContractBroken, called, received, show
 from loadtests.sealing.envelope import Keyring
 from loadtests.settings import Settings
 
@@ -43,14 +43,14 @@ _PIECES_MAX: Final = 20
 LOOK: Final = "look at what was sent last, and into the relay's log"
 
 
-class Ended(Broken):
+class ConnectionEnded(ContractBroken):
     """The relay ended a connection."""
 
     def __init__(self, came: str) -> None:
         super().__init__("that the connection lasts", came, LOOK)
 
 
-class Line:
+class LiveConnection:
     """One connection. `events` are all that came but the replies, which are sent; `cut`: what comes is cut into pieces."""
 
     def __init__(self, dialect: Dialect, stream: socket.socket, cut: Random | None) -> None:
@@ -66,18 +66,18 @@ class Line:
         try:
             self.socket.sendall(data)
         except OSError as error:
-            raise Ended(error.strerror or str(error)) from error
+            raise ConnectionEnded(error.strerror or str(error)) from error
 
     def hear(self) -> None:
-        """Take what has come. Raises Broken if that is the end."""
+        """Take what has come. Raises ContractBroken if that is the end."""
         try:
             data = self.socket.recv(_READ_BYTES)
         except (ssl.SSLWantReadError, TimeoutError):
             return
         except OSError as error:
-            raise Ended(error.strerror or str(error)) from error
+            raise ConnectionEnded(error.strerror or str(error)) from error
         if not data:
-            raise Ended("the relay hung up")
+            raise ConnectionEnded("the relay hung up")
         cuts = [] if self._cut is None else [self._cut.randrange(len(data) + 1) for _ in range(_PIECES_MAX)]
         for start, stop in pairwise([0, *sorted(cuts), len(data)]):
             for event in received(self._dialect, data[start:stop]):
@@ -86,9 +86,9 @@ class Line:
                 else:
                     self.events.append(event)
                 if isinstance(event, Closed):
-                    raise Ended(show(event))
+                    raise ConnectionEnded(show(event))
                 if isinstance(event, Failed | Refused):
-                    raise Broken("that the relay does as it is asked", show(event), LOOK)
+                    raise ContractBroken("that the relay does as it is asked", show(event), LOOK)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
@@ -108,7 +108,7 @@ class LiveSession:
         self._keyring = Keyring(1, secrets.token_hex(8))
         self._participants = 0
         self._ids = 0
-        self._lines: list[Line] = []
+        self._lines: list[LiveConnection] = []
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class LiveSession:
     def __exit__(self, *_: object) -> None:
         for line in self._lines:
             # A relay that is hung up on without a word may fill its log.
-            with contextlib.suppress(Broken):
+            with contextlib.suppress(ContractBroken):
                 line.do(lambda dialect: dialect.close())
             line.socket.close()
 
@@ -127,18 +127,18 @@ class LiveSession:
 
     def joined(
         self, stream: int, use: int, *, after: int | None = None, epoch: int | None = None, cut: Random | None = None
-    ) -> Line:
-        """Return a connection that has joined a stream. Raises Broken, and TargetError if there is no connection."""
+    ) -> LiveConnection:
+        """Return a connection that has joined a stream. Raises ContractBroken, and TargetError if there is no connection."""
         attach = self.attach(stream, use)
         place = replace(self._place, attach=attach) if self.features.one_stream else self._place
-        line = Line(self._kind(place), open_stream(self._address, self._context), cut)
+        line = LiveConnection(self._kind(place), open_stream(self._address, self._context), cut)
         self._lines.append(line)
         line.do(lambda dialect: dialect.opening())
         self.wait(lambda: bool(line.of(Ready)), "Ready after the opening", line)
         self.join(line, attach, after=after, epoch=epoch)
         return line
 
-    def join(self, line: Line, attach: Attach, *, after: int | None = None, epoch: int | None = None) -> None:
+    def join(self, line: LiveConnection, attach: Attach, *, after: int | None = None, epoch: int | None = None) -> None:
         line.do(lambda dialect: dialect.subscribe(attach, after=after, epoch=epoch))
         self.wait(
             lambda: any(event.stream == attach.stream for event in line.of(Subscribed)),
@@ -146,7 +146,7 @@ class LiveSession:
             line,
         )
 
-    def publish(self, line: Line, stream: int, *records: bytes) -> list[int]:
+    def publish(self, line: LiveConnection, stream: int, *records: bytes) -> list[int]:
         """Publish durable records in one piece; return their ids."""
         first, self._ids = self._ids + 1, self._ids + len(records)
         ids = list(range(first, self._ids + 1))
@@ -155,12 +155,12 @@ class LiveSession:
         )
         return ids
 
-    def wait(self, done: Callable[[], bool], expected: str, line: Line) -> None:
-        """Hear all connections until `done`. Raises Broken, with what came on `line`, if that takes too long."""
+    def wait(self, done: Callable[[], bool], expected: str, line: LiveConnection) -> None:
+        """Hear all connections until `done`. Raises ContractBroken, with what came on `line`, if that takes too long."""
         end_s = time.monotonic() + WAIT_S
         while not done():
             if time.monotonic() > end_s:
-                raise Broken(f"{expected} within {WAIT_S:g} s", show(line.events[-3:]), LOOK)
+                raise ContractBroken(f"{expected} within {WAIT_S:g} s", show(line.events[-3:]), LOOK)
             self._hear(0.05)
 
     def silence(self) -> None:

@@ -20,7 +20,7 @@ from websockets.asyncio.server import serve
 
 from loadtests.dialects.base import Dialect
 from loadtests.dialects.check.contract import Outcome
-from loadtests.dialects.check.conversation import Broken
+from loadtests.dialects.check.conversation import ContractBroken
 from loadtests.dialects.skeleton import Skeleton
 from loadtests.settings import Settings
 from loadtests.target import live_check, live_session
@@ -83,8 +83,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_session, "SILENCE_S", 0.1)
 
 
-def broken(check: Callable[[LiveSession, Random], None], settings: Settings, kind: type[Dialect] = Skeleton) -> Broken:
-    with LiveSession(kind, settings) as live, pytest.raises(Broken) as found:
+def broken(
+    check: Callable[[LiveSession, Random], None], settings: Settings, kind: type[Dialect] = Skeleton
+) -> ContractBroken:
+    with LiveSession(kind, settings) as live, pytest.raises(ContractBroken) as found:
         check(live, Random(1))
     return found.value
 

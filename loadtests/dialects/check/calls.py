@@ -12,7 +12,7 @@ from loadtests.dialects.check.conversation import (
     RECEIVE,
     SEALED,
     STREAM,
-    Broken,
+    ContractBroken,
     Subject,
     attach_to,
     connection,
@@ -41,7 +41,7 @@ def calls_take_what_they_are_given(subject: Subject, random: Random) -> None:
             inspect.signature(getattr(subject.dialect, name)).bind(None, *values, **named)
         except (TypeError, ValueError) as error:
             words = ", ".join([*(["..."] if values else []), *(f"{key}=..." for key in named)])
-            raise Broken(
+            raise ContractBroken(
                 f"that {name}({words}) can be called",
                 str(error),
                 "give it the parameters of loadtests/dialects/base.py",
@@ -51,11 +51,11 @@ def calls_take_what_they_are_given(subject: Subject, random: Random) -> None:
 def features_fit_together(subject: Subject, random: Random) -> None:
     features = subject.dialect.features
     if features.resumes and not features.numbers:
-        raise Broken(
+        raise ContractBroken(
             "numbers=True where resumes=True", "numbers=False", "a place to resume from is a number: say resumes=False"
         )
     if features.idempotent and not features.acknowledges:
-        raise Broken(
+        raise ContractBroken(
             "acknowledges=True where idempotent=True",
             "acknowledges=False",
             "only what is acknowledged is ever sent again: say idempotent=False",
@@ -79,7 +79,7 @@ def refused_upgrades_are_named(subject: Subject, random: Random) -> None:
     dialect = connection(subject.dialect, attach_to(RECEIVE))
     events = received(dialect, b"HTTP/1.1 403 Forbidden\r\n\r\n")
     if [type(event) for event in events] != [Failed] or "403 Forbidden" not in text_of(events):
-        raise Broken(
+        raise ContractBroken(
             "one Failed that says 403 Forbidden", show(events), "pass on what the WebSocket says: Failed is an event"
         )
 
@@ -93,6 +93,6 @@ def raises_lookup_error(what: str, call: Callable[[], bytes]) -> None:
         came = told(error)
     else:
         came = show(data)
-    raise Broken(
+    raise ContractBroken(
         f"LookupError from {what}", came, "look the stream up in a dict of those that are subscribed; base.py says when"
     )

@@ -1,6 +1,7 @@
 """What every dialect must do, whatever relay it speaks to: the checks, in the order in which they are best mended.
 
-Each returns if all is well and raises Broken if not. They ask of randomness what the seed gives, and of the machine nothing.
+Each returns if all is well and raises ContractBroken if not. They ask of randomness what the seed gives, and of the machine
+nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from random import Random
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from loadtests.dialects.check import calls, streams, wire
-from loadtests.dialects.check.conversation import RECEIVE, Broken, Subject, attach_to, connection
+from loadtests.dialects.check.conversation import RECEIVE, ContractBroken, Subject, attach_to, connection
 from loadtests.dialects.check.scripted_end import OverWebSocket
 from loadtests.dialects.fault import told
 
@@ -56,7 +57,7 @@ class Outcome(NamedTuple):
 
     name: str
     why_not: str | None
-    broken: Broken | None
+    broken: ContractBroken | None
 
 
 def hold(subject: Subject, seed: int) -> list[Outcome]:
@@ -71,14 +72,14 @@ def hold(subject: Subject, seed: int) -> list[Outcome]:
     return outcomes
 
 
-def fault_of(check: Check, subject: Subject, seed: int) -> Broken | None:
-    """Make one check; what it raises that is not Broken is broken too."""
+def fault_of(check: Check, subject: Subject, seed: int) -> ContractBroken | None:
+    """Make one check; what it raises that is not ContractBroken is broken too."""
     try:
         check.run(subject, Random(seed))
-    except Broken as broken:
+    except ContractBroken as broken:
         return broken
     except Exception as error:
-        return Broken("no exception", told(error), "look at the line that raised")
+        return ContractBroken("no exception", told(error), "look at the line that raised")
     return None
 
 

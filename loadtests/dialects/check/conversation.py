@@ -22,7 +22,7 @@ IDS: Final = (12, 13, 14)
 Call: TypeAlias = Callable[[Dialect], bytes]
 
 
-class Broken(AssertionError):
+class ContractBroken(AssertionError):
     """The contract is broken: what was expected, what came, and what to do about it."""
 
     def __init__(self, expected: str, came: str, remedy: str) -> None:
@@ -64,7 +64,7 @@ def connection(dialect: type[Dialect], attach: Attach) -> Dialect:
 
 
 class Conversation:
-    """One connection. Replies are sent at once, as the event loop does. Raises Broken where a side raises."""
+    """One connection. Replies are sent at once, as the event loop does. Raises ContractBroken where a side raises."""
 
     def __init__(self, subject: Subject, use: int) -> None:
         assert subject.end is not None
@@ -75,7 +75,7 @@ class Conversation:
         self.events: list[Event] = []
 
     def joined(self) -> Conversation:
-        """Open it and join its stream. Raises Broken if that does not come about."""
+        """Open it and join its stream. Raises ContractBroken if that does not come about."""
         self.do(lambda dialect: dialect.opening())
         _expect_kind(self.told, Ready, "after the opening")
         self.do(lambda dialect: dialect.subscribe(self.attach))
@@ -113,7 +113,7 @@ class Conversation:
         try:
             return call()
         except Exception as error:
-            raise Broken(
+            raise ContractBroken(
                 "that the scripted end understands what the dialect says",
                 f"{told(error)} from the end",
                 "one of the two is wrong about the protocol: compare both with its description",
@@ -171,36 +171,38 @@ def told_again(subject: Subject, whole: Conversation, cuts: Sequence[int]) -> li
 
 
 def called(dialect: Dialect, call: Call) -> bytes:
-    """Return the bytes that a call gives. Raises Broken if it raises or gives anything else."""
+    """Return the bytes that a call gives. Raises ContractBroken if it raises or gives anything else."""
     try:
         data = call(dialect)
     except Exception as error:
-        raise Broken(
+        raise ContractBroken(
             "bytes to send", told(error), "the call is made where it is allowed: look at the line that raised"
         ) from error
     if not isinstance(data, bytes):
-        raise Broken("bytes to send", show(data), "return bytes; b'' where there is nothing to send")
+        raise ContractBroken("bytes to send", show(data), "return bytes; b'' where there is nothing to send")
     return data
 
 
 def received(dialect: Dialect, data: bytes) -> list[Event]:
-    """Return the events of `data`. Raises Broken if `receive` raises or returns no list."""
+    """Return the events of `data`. Raises ContractBroken if `receive` raises or returns no list."""
     try:
         events = dialect.receive(data)
     except Exception as error:
-        raise Broken(
+        raise ContractBroken(
             f"events, whatever comes; it got {show(data)}",
             told(error),
             "mend that line; what breaks the protocol is no exception but a Failed: `events += websocket.fail(...)`",
         ) from error
     if not isinstance(events, list):
-        raise Broken("a list of events", show(events), "return a list from `receive`, an empty one for no event")
+        raise ContractBroken(
+            "a list of events", show(events), "return a list from `receive`, an empty one for no event"
+        )
     return events
 
 
 def _expect_kind(events: list[Event], kind: type[Ready | Subscribed], when: str) -> None:
     if [type(event) for event in events] != [kind]:
-        raise Broken(
+        raise ContractBroken(
             f"one {kind.__name__} {when}, and nothing else",
             show(events),
             "Ready says that the connection may be used, Subscribed that the relay confirmed the stream",

@@ -14,7 +14,7 @@ from loadtests.dialects.check.conversation import (
     RECEIVE,
     SEALED,
     STREAM,
-    Broken,
+    ContractBroken,
     Conversation,
     Subject,
     publishing,
@@ -29,7 +29,7 @@ def joins(subject: Subject, random: Random) -> None:
         subscribed = Conversation(subject, use).joined().told[1]
         assert isinstance(subscribed, Subscribed)
         if subscribed.stream != STREAM:
-            raise Broken(
+            raise ContractBroken(
                 f"Subscribed(stream={STREAM}, ...)",
                 show(subscribed),
                 "the stream of an event is the number that subscribe was given in its attach",
@@ -57,7 +57,7 @@ def publishes_are_acknowledged(subject: Subject, random: Random) -> None:
     ids = [event.id for event in came if isinstance(event, Published)]
     if len(ids) != len(came) or ids != (list(IDS) if acknowledges else []):
         expected = f"Published for the ids {', '.join(map(str, IDS))}, in order" if acknowledges else "no event"
-        raise Broken(
+        raise ContractBroken(
             expected,
             show(came),
             "each durable publish gets one Published with the id that publish was given, when the relay answers it; "
@@ -75,12 +75,14 @@ def one_connection_may_do_both(subject: Subject, random: Random) -> None:
     came: list[Any] = conversation.told[2:]
     ids = [event.id for event in came if isinstance(event, Published)]
     if ids != ([5] if subject.dialect.features.acknowledges else []):
-        raise Broken(
+        raise ContractBroken(
             "Published for the id 5, if it acknowledges", show(came), "who receives is acknowledged all the same"
         )
     sealed = [event[3] for event in came if type(event) is tuple]
     if sealed not in ([LONG], [SEALED, LONG]):  # an end need not echo
-        raise Broken("the delivery, after the own copy if any", show(came), "who publishes receives all the same")
+        raise ContractBroken(
+            "the delivery, after the own copy if any", show(came), "who publishes receives all the same"
+        )
 
 
 def leaves(subject: Subject, random: Random) -> None:
@@ -88,7 +90,7 @@ def leaves(subject: Subject, random: Random) -> None:
     conversation = receiving(subject)
     left = [event for event in conversation.told if isinstance(event, Unsubscribed)]
     if [event.stream for event in left] != [STREAM] or conversation.told[-1] is not left[-1]:
-        raise Broken(
+        raise ContractBroken(
             f"Unsubscribed(stream={STREAM}, ...) as the last event",
             show(conversation.told[-2:]),
             "tell Unsubscribed when the relay has confirmed it, and nothing of the stream afterwards",
@@ -101,7 +103,7 @@ def _are_deliveries(events: list[Event], records: list[bytes], conversation: Con
     came: list[Any] = [event for event in events if type(event) is tuple]
     others = [event for event in events if type(event) is not tuple and not isinstance(event, Reply)]
     if others or len(came) != len(records):
-        raise Broken(
+        raise ContractBroken(
             f"{len(records)} deliveries, one a record",
             show(events),
             "a delivery is the plain tuple (stream, seq, at_ns, sealed), not a class of its own",
@@ -111,17 +113,17 @@ def _are_deliveries(events: list[Event], records: list[bytes], conversation: Con
     for place, (event, sealed) in enumerate(zip(came, records, strict=True), 1):
         stream, seq, at_ns, got = event
         if stream != STREAM:
-            raise Broken(f"deliveries to stream {STREAM}", show(event), "keep which topic is which stream's")
+            raise ContractBroken(f"deliveries to stream {STREAM}", show(event), "keep which topic is which stream's")
         if got != sealed or type(got) is not bytes:
-            raise Broken(show(sealed), show(got), "the sealed bytes must come out as they went in, as bytes")
+            raise ContractBroken(show(sealed), show(got), "the sealed bytes must come out as they went in, as bytes")
         if seq != ((head or 0) + place if numbers else None):
             wanted = f"number {(head or 0) + place}, after the head {head}" if numbers else "None, as numbers=False"
-            raise Broken(f"seq {wanted}", show(seq), "numbers count from Subscribed.head without a hole")
+            raise ContractBroken(f"seq {wanted}", show(seq), "numbers count from Subscribed.head without a hole")
         if at_ns is not None and type(at_ns) is not int:
-            raise Broken("at_ns in whole nanoseconds or None", show(at_ns), "give Unix time as an int")
+            raise ContractBroken("at_ns in whole nanoseconds or None", show(at_ns), "give Unix time as an int")
 
 
 def _numbers(subject: Subject, what: str, value: int | None) -> None:
     if (type(value) is int) is not subject.dialect.features.numbers:
         wanted = "a number, as numbers=True" if subject.dialect.features.numbers else "None, as numbers=False"
-        raise Broken(f"{what} to be {wanted}", show(value), "let the features say what the relay has")
+        raise ContractBroken(f"{what} to be {wanted}", show(value), "let the features say what the relay has")

@@ -9,7 +9,7 @@ from loadtests.dialects.base import Closed, Dialect, Failed, Reply
 from loadtests.dialects.check.conversation import (
     RECEIVE,
     SEALED,
-    Broken,
+    ContractBroken,
     Conversation,
     Subject,
     attach_to,
@@ -56,13 +56,13 @@ def any_split_gives_the_same_events(subject: Subject, random: Random) -> None:
 
 
 def same_events(subject: Subject, whole: Conversation, cuts: list[int] | range) -> None:
-    """Raise Broken if the conversation gives other events where what the relay said is cut at `cuts`."""
+    """Raise ContractBroken if the conversation gives other events where what the relay said is cut at `cuts`."""
     events = told_again(subject, whole, cuts)
     if events == whole.events:
         return
     pairs = zip([*events, None], [*whole.events, None], strict=False)
     at = next(number for number, (one, other) in enumerate(pairs) if one != other)
-    raise Broken(
+    raise ContractBroken(
         f"the same events however the bytes are cut; event {at + 1} should be {show(whole.events[at : at + 1])}",
         show(events[at : at + 1]),
         "a read may end anywhere: keep what is not whole yet, and take it up with the next read",
@@ -76,15 +76,17 @@ def nonsense_fails_once(subject: Subject, random: Random) -> None:
     nonsense = conversation.scripted(lambda: conversation.end.nonsense())
     events = received(conversation.dialect, good + nonsense + good)
     if [type(event) for event in events if type(event) is not Reply] != [tuple, Failed] or type(events[-1]) is Reply:
-        raise Broken(
+        raise ContractBroken(
             "the delivery before the nonsense, then one Failed, then nothing",
             show(events),
             "return after the Failed: nothing that follows counts",
         )
     if not text_of(events):
-        raise Broken("a sentence in Failed", "an empty one", "say what the relay said: it is what the user will read")
+        raise ContractBroken(
+            "a sentence in Failed", "an empty one", "say what the relay said: it is what the user will read"
+        )
     if late := received(conversation.dialect, good):
-        raise Broken("no event after a Failed", show(late), "once it failed, `receive` returns nothing")
+        raise ContractBroken("no event after a Failed", show(late), "once it failed, `receive` returns nothing")
 
 
 def no_bytes_raise(subject: Subject, random: Random) -> None:
@@ -124,11 +126,13 @@ def damaged(data: bytes, random: Random) -> bytes:
 
 
 def takes(dialect: Dialect, data: bytes, cut: int) -> None:
-    """Raise Broken if `data`, in two pieces, makes it raise, or tell more after it has told the end."""
+    """Raise ContractBroken if `data`, in two pieces, makes it raise, or tell more after it has told the end."""
     events = received(dialect, data[:cut]) + received(dialect, data[cut:])
     ends = [at for at, event in enumerate(events) if isinstance(event, Closed | Failed)]
     if ends not in ([], [len(events) - 1]):
-        raise Broken("nothing after a Closed or Failed", show(events), "once it is over, `receive` returns nothing")
+        raise ContractBroken(
+            "nothing after a Closed or Failed", show(events), "once it is over, `receive` returns nothing"
+        )
 
 
 def frame(message: bytes, opcode: int) -> bytes:
@@ -142,12 +146,12 @@ def pings_are_answered(subject: Subject, random: Random) -> None:
     conversation, end = _over_websocket(subject)
     events = received(conversation.dialect, end.ping(b"there?"))
     if [type(event) for event in events] != [Reply]:
-        raise Broken("one Reply, the pong", show(events), "pass on the WebSocket's Reply: it is an event")
+        raise ContractBroken("one Reply, the pong", show(events), "pass on the WebSocket's Reply: it is an event")
     assert isinstance(events[0], Reply)
     end.websocket.receive_data(events[0].data)
     heard = [getattr(event, "data", b"") for event in end.websocket.events_received()]
     if heard != [b"there?"]:
-        raise Broken("a pong with the ping's bytes", show(heard), "pass on the WebSocket's Reply as it is")
+        raise ContractBroken("a pong with the ping's bytes", show(heard), "pass on the WebSocket's Reply as it is")
 
 
 def a_close_ends_it(subject: Subject, random: Random) -> None:
@@ -155,11 +159,11 @@ def a_close_ends_it(subject: Subject, random: Random) -> None:
     late = conversation.delivery(SEALED)
     events = received(conversation.dialect, end.close(1001, "going"))
     if [type(event) for event in events] != [Reply, Closed] or events[-1] != Closed(1001, "going"):
-        raise Broken(
+        raise ContractBroken(
             "a Reply and Closed(1001, 'going')", show(events), "pass on what the WebSocket says: both are events"
         )
     if events := received(conversation.dialect, late):
-        raise Broken("no event after Closed", show(events), "once it is over, `receive` returns nothing")
+        raise ContractBroken("no event after Closed", show(events), "once it is over, `receive` returns nothing")
 
 
 def our_own_close_ends_it(subject: Subject, random: Random) -> None:
@@ -171,7 +175,7 @@ def our_own_close_ends_it(subject: Subject, random: Random) -> None:
         # The relay may hang up without a word, and what was asked before may be answered first.
         came = [event for event in came if not isinstance(event, Reply)] or [Closed(1000, "")]
     if came != [Closed(1000, "")]:
-        raise Broken(
+        raise ContractBroken(
             "Closed(1000, '') and no Reply",
             show(came),
             "close() says what the relay takes as the end; the answer to that is Closed, and is not answered again",
