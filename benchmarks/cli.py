@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from benchmarks.gate.metrics import NAMES, MetricName
+from benchmarks.gate.metrics import NAMES, TIMED, MetricName
 from benchmarks.overhead.command import Part
 from relaymark import child_module
 
@@ -28,17 +28,23 @@ def gate(
     budget: float | None = None,
     metrics: Annotated[list[MetricName] | None, Parameter(consume_multiple=True, negative=())] = None,
     allow_dirty: Annotated[bool, _Flag] = False,
+    target: tuple[str, str] | None = None,
+    targets_file: Path | None = None,
+    scenario: str = "mix",
+    participants: int = 400,
+    rate: float | None = None,
     results: tuple[Path, Path] | None = None,
     json: Path | None = None,
     markdown: Path | None = None,
     junit: Path | None = None,
     github: Path | None = None,
 ) -> int:
-    """Tell whether the relay at HEAD is slower than at BASE: pass (0), regression (99) or inconclusive (121).
+    """Tell whether a relay has become slower: pass (0), regression (99) or inconclusive (121).
 
-    Both commits are checked out into temporary worktrees. Each run is a fresh relay of one of them, pinned to a core,
-    under the same load; runs alternate base, head, head, base. What two runs of one commit differ by is measured too,
-    and no difference within that counts. An open verdict goes on by itself while the budget lasts.
+    Of the reference relay two commits are compared (--base, --head), checked out into temporary worktrees; of any other
+    two targets (--target), as its old and its new build. Each run is a fresh relay of one of them, pinned to a core, under
+    the same load; runs alternate base, head, head, base. What two runs of one and the same differ by is measured too, and
+    no difference within that counts. An open verdict goes on by itself while the budget lasts.
 
     Parameters
     ----------
@@ -55,9 +61,20 @@ def gate(
     budget
         Seconds after which no further round begins. Default: 600, quick: 110.
     metrics
-        Any of cpu, throughput, p50, p99, instructions. Default: all of them.
+        Any of cpu, throughput, p50, p99, instructions. Default: all of them, with --target all but the last.
     allow_dirty
         Go on although the checkout has changes; they are not measured, HEAD is the commit.
+    target
+        Two relays, the old one and the new one: names of `relaymark targets`, or sections of targets.toml that say how
+        each is started, such as ["./old/relay", "--port", "{port}"].
+    targets_file
+        Where sections of targets are read from. Default: targets.toml, if there is one here.
+    scenario
+        What the latency of targets is measured under.
+    participants
+        Of the scenario.
+    rate
+        Chat messages a second of the scenario. Default: what the load carries, and at most half of what a target does.
     results
         Compare the heads of two stored results of one machine instead of measuring.
     json
@@ -70,6 +87,7 @@ def gate(
         Write the figures for github-action-benchmark (customSmallerIsBetter) here.
     """
     from benchmarks.gate import command
+    from benchmarks.gate.runs import TargetWork
 
     return command.run(
         command.GateOptions(
@@ -79,9 +97,12 @@ def gate(
             rounds=rounds,
             seconds=seconds,
             budget=budget,
-            metrics=tuple(metrics or NAMES),
+            metrics=tuple(metrics or (NAMES if target is None else TIMED)),
             allow_dirty=allow_dirty,
             results=results,
+            target=target,
+            targets_file=targets_file,
+            work=TargetWork(scenario=scenario, participants=participants, rate=rate),
             json=json,
             markdown=markdown,
             junit=junit,

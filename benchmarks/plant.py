@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import judged, load
-from benchmarks.gate.runs import costs_ns
+from benchmarks.gate.tree_runs import costs_ns
 from benchmarks.gate.trees import checked_out, repository
 from benchmarks.rig.git import git
 from benchmarks.rig.priority import preferred

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
-import gevent.event
-
-from benchmarks.compare import session
 from benchmarks.compare.measurements import ComparePlan, Measurements
 from benchmarks.compare.report import Comparison, content, invalid, text, threshold_outcomes
-from benchmarks.compare.window import Window
-from benchmarks.rig.priority import preferred
+from benchmarks.compare.session import measure
+from benchmarks.fast_load.workbench import workbench
 from benchmarks.rig.processes import choose_cores
 from benchmarks.rig.say import complain, say
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
-from loadtests.control.facts import RunFacts
-from loadtests.engine import Engine
 from loadtests.options import CannotRun
 from loadtests.report.html import render
-from loadtests.results.environment import commit, machine
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
     EXIT_INTERRUPTED,
@@ -37,7 +27,6 @@ from loadtests.results.exit_codes import (
 )
 from loadtests.results.files import ResultsError, create_run_directory, write_files
 from loadtests.results.thresholds import Threshold
-from loadtests.target.opening import OpenTarget
 from loadtests.target.target import Target
 
 NAME = "relaymark compare"
@@ -64,7 +53,8 @@ def run(
     cores = choose_cores()
     try:
         folder = create_run_directory(out, "compare", started_unix_ns)
-        measure(measured, chosen, plan, thresholds, folder)
+        with workbench(folder) as bench:
+            measure(measured, chosen, plan, thresholds, bench, folder)
     except KeyboardInterrupt:
         interrupted = True
     except ResultsError as error:
@@ -101,74 +91,6 @@ def exit_code(comparison: Comparison) -> int:
         return EXIT_INVALID
     missed = any(not one.ok for outcomes in threshold_outcomes(comparison).values() for one in outcomes)
     return EXIT_THRESHOLD if missed else EXIT_OK
-
-
-def measure(
-    measured: Measurements, targets: Sequence[Target], plan: ComparePlan, thresholds: Sequence[Threshold], folder: Path
-) -> None:
-    """Fill `measured`. Raises KeyboardInterrupt after a Ctrl-C or a SIGTERM, CannotRun if the engine does not start."""
-    described, harness, cores = machine(), commit(Path(__file__).parent), choose_cores()
-    interrupted = gevent.event.Event()
-
-    def go_on() -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-
-    def facts(target: Target, found: OpenTarget) -> RunFacts:
-        return RunFacts(
-            target=target.name,
-            version=found.version,
-            promises=target.promises.words(),
-            relay=found.relay,
-            thresholds=thresholds,
-            machine=described,
-            commit=harness,
-            command=["relaymark", *sys.argv[1:]],
-            options={"tls": found.address.tls},
-        )
-
-    with ExitStack() as stack:
-        _log_to(folder / "harness.log", stack)
-        stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-        if not cores.shared:
-            os.sched_setaffinity(0, {cores.load})
-        is_preferred = stack.enter_context(preferred())
-        _on_signals(stack, interrupted.set)
-        window = stack.enter_context(Window(cores.load))
-        engine = stack.enter_context(Engine(folder, workers=1, cores=[cores.load], go_on=go_on))
-
-        def end_in_order() -> None:
-            interrupted.set()
-            engine.interrupt()
-            window.interrupt()
-
-        _on_signals(stack, end_in_order)
-        bench = session.Bench(
-            engine=engine,
-            window=window,
-            cores=cores,
-            folder=folder,
-            facts=facts,
-            go_on=go_on,
-            preferred=is_preferred,
-            say=say,
-        )
-        session.measure(measured, targets, plan, bench)
-
-
-def _log_to(path: Path, stack: ExitStack) -> None:
-    """Let what Locust and the engine log stand in a file, as that of `relaymark run` does."""
-    handler, root = logging.FileHandler(path), logging.getLogger()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root.addHandler(handler)
-    stack.callback(handler.close)
-    stack.callback(root.removeHandler, handler)
-
-
-def _on_signals(stack: ExitStack, handle: Callable[[], object]) -> None:
-    # An exception may strike where it is lost, so that a signal only says that there was one.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        stack.callback(signal.signal, number, signal.signal(number, lambda number, frame: handle()))
 
 
 def _as_markdown(comparison: Comparison) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from benchmarks.compare.ranking import Turn
-from benchmarks.compare.saturate import Saturation
+from benchmarks.fast_load.saturate import Saturation
 from loadtests.settings import Settings
 
 ROUNDS_MIN: Final = 3

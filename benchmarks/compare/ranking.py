@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.compare.saturate import Saturation
+from benchmarks.fast_load.saturate import Saturation
 from benchmarks.rig.statistics import PAIRS_MIN, Estimate, of_pairs
 from loadtests.measuring.histogram import Histogram
 from loadtests.report.words import main_histogram

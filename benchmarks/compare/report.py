@@ -14,7 +14,7 @@ from msgspec import Struct
 from benchmarks.compare import ranking
 from benchmarks.compare.measurements import ComparePlan, Measurements
 from benchmarks.compare.ranking import FIGURES, LOAD_CPU_MAX, THROUGHPUT, Turn, turns_of
-from benchmarks.compare.workload import describe
+from benchmarks.fast_load.window_work import describe
 from benchmarks.rig.processes import Cores
 from benchmarks.rig.statistics import Estimate
 from benchmarks.rig.tables import thousands

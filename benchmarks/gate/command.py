@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,15 +17,17 @@ from msgspec.structs import replace
 from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.report import Commit, Judged, Report, ReportError, compare, judged, load, save
-from benchmarks.gate.runs import RunError
-from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, GatePlan, collect
-from benchmarks.gate.trees import Tree, TreeError, checked_out, refuse_changes, repository, resolve
+from benchmarks.gate.report import Judged, Report, ReportError, Subject, compare, judged, load, save
+from benchmarks.gate.runs import RUN_S_MIN, RunError, TargetWork
+from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, Collected, GatePlan, collect
+from benchmarks.gate.tree_runs import TreeRuns
+from benchmarks.gate.trees import TreeError, checked_out, refuse_changes, repository, resolve
 from benchmarks.rig import instructions
 from benchmarks.rig.files import unwritable, write
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.rig.say import complain, say_as
+from loadtests.options import CannotRun
 from loadtests.results.environment import commit, machine, python_version, versions
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
@@ -33,6 +38,9 @@ from loadtests.results.exit_codes import (
     EXIT_THRESHOLD,
 )
 from loadtests.results.files import ResultsError
+from loadtests.settings import problems_of
+from loadtests.target.spec import TARGETS_FILE, SpecError, read
+from loadtests.target.target import Target
 
 _say = say_as("relaymark gate")
 _EXIT = {Word.PASS: EXIT_OK, Word.REGRESSION: EXIT_THRESHOLD, Word.INCONCLUSIVE: EXIT_INCONCLUSIVE}
@@ -53,6 +61,9 @@ class GateOptions(Struct, frozen=True, kw_only=True):
     metrics: tuple[MetricName, ...]
     allow_dirty: bool
     results: tuple[Path, Path] | None
+    target: tuple[str, str] | None
+    targets_file: Path | None
+    work: TargetWork
     json: Path | None
     markdown: Path | None
     junit: Path | None
@@ -81,15 +92,17 @@ def _run(wanted: GateOptions) -> int:
         except ReportError as error:
             problems.append(f"--results: {error}")
     elif wanted.results is None:
-        top = _repository(wanted, problems)
-        if top is not None and not problems:
+        measured = _measuring(wanted, problems)
+        if measured is not None and not problems:
             try:
-                report = _measure(wanted, top)
+                report = measured()
             except TreeError as error:
                 problems.append(str(error))
             except (RunError, ServerError) as error:
                 _say(str(error))
                 return EXIT_TARGET
+            except CannotRun as error:
+                return complain("relaymark gate", error.problems, error.code)
             else:
                 verdict = judged(report)
                 if wanted.json:
@@ -105,12 +118,27 @@ def _run(wanted: GateOptions) -> int:
     return _EXIT[verdict.word]
 
 
+def _measuring(wanted: GateOptions, problems: list[str]) -> Callable[[], Report] | None:
+    """Return what measures as the options ask for; what cannot work is added to `problems`."""
+    if wanted.target is not None:
+        targets = _targets(wanted.target, wanted.targets_file, problems)
+        return None if targets is None else partial(_measure_targets, wanted, *targets)
+    top = _repository(wanted, problems)
+    return None if top is None else partial(_measure_commits, wanted, top)
+
+
 def _problems(wanted: GateOptions) -> list[str]:
     problems = []
-    if wanted.results is None and wanted.base is None:
-        problems.append("say what to compare with: --base REF, or --results A.json B.json")
-    if wanted.results is not None and (wanted.base is not None or wanted.json is not None):
-        problems.append("--results compares what was stored: --base and --json do not go with it")
+    if wanted.results is None and wanted.base is None and wanted.target is None:
+        problems.append("say what to compare: --base REF, --target BASE HEAD, or --results A.json B.json")
+    if wanted.results is not None and (wanted.base, wanted.target, wanted.json) != (None, None, None):
+        problems.append("--results compares what was stored: --base, --target and --json do not go with it")
+    if wanted.target is not None and wanted.base is not None:
+        problems.append("--base compares commits of the reference relay, --target relays of any kind: give one of them")
+    if wanted.target is not None and "instructions" in wanted.metrics:
+        problems.append("--metrics instructions: they are counted of the reference relay only, by --base")
+    if wanted.target is not None:
+        problems += problems_of(wanted.work.settings(RUN_S_MIN))
     if wanted.rounds is not None and wanted.rounds < ROUNDS_MIN:
         problems.append(f"--rounds {wanted.rounds}: too few for an interval, use {ROUNDS_MIN} or more")
     if wanted.results is None and wanted.metrics == ("instructions",) and instructions.find() is None:
@@ -145,6 +173,26 @@ def _repository(wanted: GateOptions, problems: list[str]) -> Path | None:
     return top
 
 
+def _targets(specs: tuple[str, str], file: Path | None, problems: list[str]) -> tuple[Target, Target] | None:
+    """Return the targets, if they can be started here again and again."""
+    found = []
+    for spec in specs:
+        try:
+            target = read(spec, file)
+        except SpecError as error:
+            problems += [f"--target: {problem}" for problem in error.problems]
+            continue
+        if not target.started:
+            problems.append(
+                f"--target {spec}: the gate starts a fresh one for every run: give it a section with its command in"
+                f" {TARGETS_FILE}."
+            )
+        elif (how_to_get := target.missing()) is not None:
+            problems.append(f"--target {spec}: it is not installed; to get it: {how_to_get}")
+        found.append(target)
+    return None if problems else (found[0], found[1])
+
+
 def plan(wanted: GateOptions) -> GatePlan:
     """Return the plan that the options ask for."""
     chosen = QUICK if wanted.quick else FULL
@@ -157,24 +205,49 @@ def plan(wanted: GateOptions) -> GatePlan:
     )
 
 
-def _measure(wanted: GateOptions, top: Path) -> Report:
+def _measure_commits(wanted: GateOptions, top: Path) -> Report:
     assert wanted.base is not None, "checked"
-    chosen = plan(wanted)
-    cores = choose_cores()
-    notes = []
-    if cores.shared:
-        notes.append("one core only: the load's work disturbs the relay's, and stands in every figure but instructions")
-    started_ns = time.time_ns()
+    chosen, cores, started_ns = plan(wanted), choose_cores(), time.time_ns()
     affinity = os.sched_getaffinity(0)
     raise_file_limit(_FILES)
     os.sched_setaffinity(0, {cores.load})
     try:
         with ended_by_signal(), preferred(), checked_out(top, wanted.base, wanted.head) as (base, head):
-            collected = collect(base, head, chosen, cores, _say)
+            runs = TreeRuns(base, head, cores)
+            collected = collect(base.ref, chosen, _say, runs.pair, runs.count)
     finally:
         os.sched_setaffinity(0, affinity)
+    notes = []
     if "instructions" in chosen.metrics and collected.tool is None:
         notes.append("instructions were not counted: install valgrind, or use a machine whose perf has the counter")
+    sides = [Subject(ref=tree.ref, commit=tree.commit) for tree in (base, head)]
+    return _report(sides, chosen, collected, started_ns, notes)
+
+
+def _measure_targets(wanted: GateOptions, base: Target, head: Target) -> Report:
+    # gevent, which the engine needs, changes the process that imports it.
+    from benchmarks.fast_load.workbench import workbench
+    from benchmarks.gate.target_runs import TargetRuns
+
+    chosen, started_ns = plan(wanted), time.time_ns()
+    with TemporaryDirectory(prefix="relaymark-gate-") as folder, workbench(Path(folder)) as bench:
+        runs = TargetRuns(base, head, wanted.work, bench)
+        runs.try_out(chosen.seconds)
+        collected = collect(base.name, chosen, _say, runs.pair)
+    sides = [Subject(ref=target.name, commit=runs.versions[target.name]) for target in (base, head)]
+    return _report(sides, chosen, collected, started_ns, [], runs.work.in_words())
+
+
+def _report(
+    sides: Sequence[Subject],
+    chosen: GatePlan,
+    collected: Collected,
+    started_ns: int,
+    notes: list[str],
+    work: str = "",
+) -> Report:
+    if choose_cores().shared:
+        notes.append("one core only: the load's work disturbs the relay's, and stands in every figure but instructions")
     return Report(
         relaymark=version("relaymark"),
         machine=machine(),
@@ -183,8 +256,9 @@ def _measure(wanted: GateOptions, top: Path) -> Report:
         started_unix_ns=started_ns,
         duration_ns=time.time_ns() - started_ns,
         command=["relaymark", *sys.argv[1:]],
-        base=_commit(base),
-        head=_commit(head),
+        base=sides[0],
+        head=sides[1],
+        work=work,
         harness=commit(Path(__file__).parent),
         metrics=chosen.metrics,
         seconds=chosen.seconds,
@@ -193,10 +267,6 @@ def _measure(wanted: GateOptions, top: Path) -> Report:
         tool=collected.tool,
         notes=notes,
     )
-
-
-def _commit(tree: Tree) -> Commit:
-    return Commit(ref=tree.ref, commit=tree.commit)
 
 
 def _write(wanted: GateOptions, verdict: Judged, duration_ns: int) -> None:

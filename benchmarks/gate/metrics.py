@@ -38,6 +38,10 @@ METRICS: Final = (
 NAMES: Final = tuple(metric.name for metric in METRICS)
 
 
+TIMED: Final = tuple(name for name in NAMES if name != "instructions")
+"""Those that a relay of somebody else's has too."""
+
+
 def metric(name: MetricName) -> GateMetric:
     """Return the metric of this name."""
     return next(one for one in METRICS if one.name == name)

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.gate.decide import Decision, Word, needed
-from benchmarks.gate.report import Commit, Judged
+from benchmarks.gate.report import Judged, Subject
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
 from loadtests.report.junit import Case, document
@@ -90,8 +90,10 @@ def _what_would_decide(judged: Judged) -> str:
     return f"Too few undisturbed runs: try again when nothing else uses this machine, for at least {rounds}."
 
 
-def _named(commit: Commit) -> str:
-    return commit.commit[:12] if commit.commit.startswith(commit.ref) else f"{commit.ref} ({commit.commit[:12]})"
+def _named(subject: Subject) -> str:
+    if not subject.commit or subject.commit.startswith(subject.ref):
+        return subject.commit[:12] or subject.ref
+    return f"{subject.ref} ({subject.commit[:12]})"
 
 
 def text(judged: Judged) -> str:
@@ -145,7 +147,7 @@ def github(judged: Judged) -> bytes:
             "name": "Time a delivery at saturation" if higher else one.metric.title,
             "unit": "ns" if higher else one.metric.unit or "instructions",
             "value": 1e9 / one.head if higher else one.head,
-            "extra": f"commit {judged.head.commit[:12]}, {one.word.value}",
+            "extra": f"{_named(judged.head)}, {one.word.value}",
         }
         if one.cost:
             # The interval is the ratio's; as a share of the value it says how far to trust a step in the chart.

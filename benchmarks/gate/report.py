@@ -23,7 +23,9 @@ class ReportError(Exception):
     """A result cannot be read, or two cannot be compared; the text is a sentence."""
 
 
-class Commit(Struct, frozen=True, kw_only=True):
+class Subject(Struct, frozen=True, kw_only=True):
+    """What is compared: a ref and its commit, or a target and its version, if it tells one."""
+
     ref: str
     commit: str
 
@@ -40,8 +42,10 @@ class Report(Struct, frozen=True, kw_only=True):
     started_unix_ns: int
     duration_ns: int
     command: list[str]
-    base: Commit
-    head: Commit
+    base: Subject
+    head: Subject
+    work: str = ""
+    """What targets were measured under; of commits it is always the same, and empty."""
     harness: str | None
     """The commit of the load, `-dirty` if files were changed."""
     metrics: tuple[MetricName, ...]
@@ -55,8 +59,8 @@ class Report(Struct, frozen=True, kw_only=True):
 class Judged(Struct, frozen=True, kw_only=True):
     """What is printed: decisions and the word for all of them."""
 
-    base: Commit
-    head: Commit
+    base: Subject
+    head: Subject
     decisions: list[Decision]
     word: Word
     more_rounds: int | None
@@ -75,7 +79,7 @@ def judged(report: Report) -> Judged:
     if found:
         notes.append(
             f"of {found} of {len(report.runs)} runs only CPU a delivery counts: other processes took more than "
-            f"{OTHERS_MAX:.0%} of a core"
+            f"{OTHERS_MAX:.0%} of a core, or the load came too late"
         )
     return Judged(
         base=report.base,
@@ -99,6 +103,11 @@ def compare(base: Report, head: Report) -> Judged:
         )
     if base == head:
         raise ReportError("both are the same measurement: name two")
+    if base.work != head.work:
+        raise ReportError(
+            f"one was measured under {base.work or 'the work for commits'}, the other under "
+            f"{head.work or 'the work for commits'}: use the same options for both"
+        )
     if base.seconds != head.seconds:
         raise ReportError(f"their runs took {base.seconds:g} s and {head.seconds:g} s: use the same options for both")
     notes = ["the two were measured at different times: what drifted in between is part of the difference"]
@@ -160,7 +169,7 @@ def load(path: Path) -> Report:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path} is no result: {error}") from None
     if head.kind != "relaymark-gate":
-        raise ReportError(f"{path} is no result of the gate: `relaymark gate --base REF --json PATH` writes one")
+        raise ReportError(f"{path} is no result of the gate: `relaymark gate ... --json PATH` writes one")
     if head.schema_version != SCHEMA_VERSION:
         raise ReportError(
             f"{path} has version {head.schema_version} of the schema, this relaymark reads {SCHEMA_VERSION}: "

@@ -20,10 +20,9 @@ from msgspec import Struct
 
 from benchmarks.gate.decide import Decision, Word, decide, overall
 from benchmarks.gate.metrics import METRICS, MetricName
-from benchmarks.gate.runs import GateRun, Side, count_instructions, run_pair
-from benchmarks.gate.trees import Tree
+from benchmarks.gate.runs import CountInstructions, GateRun, MakePair, Side
 from benchmarks.rig import instructions
-from benchmarks.rig.processes import Cores, uninterrupted
+from benchmarks.rig.processes import uninterrupted
 from benchmarks.rig.say import Say
 from benchmarks.rig.statistics import PAIRS_MIN, detectable, of_pairs, spread
 
@@ -67,29 +66,24 @@ class Collected(Struct, kw_only=True):
     tool: str | None = None
 
 
-def collect(base: Tree, head: Tree, plan: GatePlan, cores: Cores, say: Say) -> Collected:
-    """Measure both trees. Raises RunError."""
+def collect(
+    base: str, plan: GatePlan, say: Say, make_pair: MakePair, count: CountInstructions | None = None
+) -> Collected:
+    """Measure both sides; `base` is what the one is called. Raises RunError."""
     collected = Collected(runs=[], counts=[])
     deadline = time.monotonic() + plan.budget_s
-    if "instructions" in plan.metrics:
-        _count(collected, base, head, plan.budget_s * COUNT_SHARE, cores, say)
+    if count is not None and "instructions" in plan.metrics:
+        _count(collected, count, plan.budget_s * COUNT_SHARE, say)
     timed = [name for name in plan.metrics if name != "instructions"]
     if not timed:
         return collected
     whole = set(timed) != set(STEADY)
-    say(f"A/A: {CALIBRATION_PAIRS} pairs of {base.ref} with itself")
+    say(f"A/A: {CALIBRATION_PAIRS} pairs of {base} with itself")
     round_s = {True: 0.0, False: 0.0}  # of whole rounds, and of those for the processor time alone
     for at in range(CALIBRATION_PAIRS):
         whole_now = whole and at < WHOLE_PAIRS
         started = time.monotonic()
-        collected.runs += run_pair(
-            (base, base),
-            ("base", "base"),
-            cores,
-            seconds=plan.seconds,
-            calibration=True,
-            whole=whole_now,
-        )
+        collected.runs += make_pair(("base", "base"), seconds=plan.seconds, calibration=True, whole=whole_now)
         round_s[whole_now] = max(round_s[whole_now], (time.monotonic() - started) * len(ROUND))
     _say_noise(collected, plan, say)
     rounds = regressions = 0
@@ -101,9 +95,8 @@ def collect(base: Tree, head: Tree, plan: GatePlan, cores: Cores, say: Say) -> C
         if not whole_now and (round_s[False] >= left_s or "cpu" not in timed):
             break
         started = time.monotonic()
-        for first, second in ROUND:
-            trees = (base, head) if first == "base" else (head, base)
-            collected.runs += run_pair(trees, (first, second), cores, seconds=plan.seconds, whole=whole_now)
+        for sides in ROUND:
+            collected.runs += make_pair(sides, seconds=plan.seconds, whole=whole_now)
         round_s[whole_now] = time.monotonic() - started
         rounds += 1
         decisions = judge(collected, plan.metrics)
@@ -128,21 +121,20 @@ def _say_noise(collected: Collected, plan: GatePlan, say: Say) -> None:
             )
 
 
-def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores: Cores, say: Say) -> None:
+def _count(collected: Collected, count: CountInstructions, budget_s: float, say: Say) -> None:
     tool = instructions.find()
     if tool is None:
         say("instructions are not counted: neither perf (with a counter) nor valgrind is here")
         return
     collected.tool = tool.name
-    say(f"instructions: {COUNT_PAIRS} relays of each tree under {tool.name}")
-    swapped = Cores(server=cores.load, load=cores.server)
+    say(f"instructions: {COUNT_PAIRS} relays of each side under {tool.name}")
     # Both at once: what a neighbour does changes no count.
     deadline = time.monotonic() + budget_s
     with ThreadPoolExecutor(2) as pool:
         try:
             while len(collected.counts) < COUNT_PAIRS and time.monotonic() < deadline:
-                first = pool.submit(count_instructions, base, tool.fresh(), cores)
-                second = pool.submit(count_instructions, head, tool.fresh(), swapped)
+                first = pool.submit(count, "base", tool.fresh(), swapped=False)
+                second = pool.submit(count, "head", tool.fresh(), swapped=True)
                 collected.counts.append((first.result(), second.result()))
         except (KeyboardInterrupt, SystemExit):
             say("interrupted; the relays that are being counted end first")
@@ -152,10 +144,6 @@ def _count(collected: Collected, base: Tree, head: Tree, budget_s: float, cores:
         except instructions.ToolError as error:
             say(f"instructions are not counted: {error}")
             collected.counts, collected.tool = [], None
-
-
-def _disturbed(runs: Sequence[GateRun]) -> list[GateRun]:
-    return [one for one in runs if one.others > OTHERS_MAX]
 
 
 def pairs(runs: Sequence[GateRun], name: MetricName) -> tuple[Pairs, Pairs]:
@@ -178,7 +166,11 @@ def pairs(runs: Sequence[GateRun], name: MetricName) -> tuple[Pairs, Pairs]:
 
 def usable(one: GateRun, name: MetricName) -> bool:
     """Whether a run has this figure, and it counts."""
-    return name in one.figures and (name in STEADY or one.others <= OTHERS_MAX)
+    return name in one.figures and (name in STEADY or _sound(one))
+
+
+def _sound(one: GateRun) -> bool:
+    return one.valid and one.others <= OTHERS_MAX
 
 
 def _both(chosen: Sequence[tuple[GateRun, GateRun]], name: MetricName) -> Pairs:
@@ -208,8 +200,8 @@ def judge(collected: Collected, metrics: Sequence[MetricName]) -> list[Decision]
 
 
 def disturbed(runs: Sequence[GateRun]) -> int:
-    """Return how many runs other processes disturbed."""
-    return len(_disturbed(runs))
+    """Return how many runs other processes disturbed, or are invalid."""
+    return sum(not _sound(one) for one in runs)
 
 
 def _line(decisions: Sequence[Decision]) -> str:

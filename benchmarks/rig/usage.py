@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +153,24 @@ def no_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+class OthersMeter:
+    """Measures what others than a server take of its core, from when it is made; `used_ns` tells what the server used."""
+
+    def __init__(self, core: int, used_ns: Callable[[], int | None]) -> None:
+        self._core = core
+        self._used_ns = used_ns
+        self._before = self._now()
+
+    def share(self) -> float | None:
+        """Return the share of the core; None where what the server used is not told."""
+        now = self._now()
+        if self._before is None or now is None:
+            return None
+        elapsed_ns, others_ns = (after - before for before, after in zip(self._before, now, strict=True))
+        return max(0, others_ns) / elapsed_ns
+
+    def _now(self) -> tuple[int, int] | None:
+        used_ns = self._used_ns()
+        return None if used_ns is None else (time.monotonic_ns(), core_busy_ns(self._core) - used_ns)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.compare.ranking import Turn
-from benchmarks.compare.saturate import Saturation
+from benchmarks.fast_load.saturate import Saturation
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.series import series_name
 from loadtests.results.schema import KindFigures, LedgerColumns, MeasuredTarget, RelayFigures, Result, Summary

@@ -17,8 +17,9 @@ from benchmarks import cli
 from benchmarks.gate import command
 from benchmarks.gate.metrics import NAMES
 from benchmarks.gate.report import load, save
-from benchmarks.gate.runs import RunError, costs_ns, run_pair
+from benchmarks.gate.runs import RunError
 from benchmarks.gate.session import FULL, QUICK, Collected, GatePlan
+from benchmarks.gate.tree_runs import TreeRuns, costs_ns
 from benchmarks.gate.trees import Tree
 from benchmarks.rig import instructions
 from benchmarks.rig.instructions import Callgrind, Perf
@@ -34,7 +35,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, top: Path) -> Callable[[float], No
     monkeypatch.chdir(top)
 
     def slower(factor: float) -> None:
-        def collect(base: Tree, head: Tree, plan: GatePlan, cores: Cores, say: object) -> Collected:
+        def collect(base: str, plan: GatePlan, say: object, *ways: object) -> Collected:
             assert worktrees(top) == 3
             made = report(slower=factor)
             return Collected(runs=made.runs, counts=made.counts, tool=made.tool)
@@ -96,7 +97,15 @@ def test_every_problem_is_said_at_once(
     assert worktrees(top) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"results": (Path("a"), Path("b")), "base": "HEAD"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"results": (Path("a"), Path("b")), "base": "HEAD"},
+        {"target": ("reference", "reference@uvloop"), "base": "HEAD"},
+        {"target": ("reference", "reference@uvloop"), "results": (Path("a"), Path("b"))},
+    ],
+)
 def test_what_does_not_go_together(options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.gate(**options) == 104  # type: ignore[arg-type]
     assert "--base" in capsys.readouterr().err
@@ -189,14 +198,14 @@ def cores() -> object:
 
 @pytest.mark.process
 def test_a_real_run_has_all_figures(cores: Cores) -> None:
-    tree = this_tree()
-    pair = run_pair((tree, tree), ("base", "head"), cores, seconds=0.1)
+    runs = TreeRuns(this_tree(), this_tree(), cores)
+    pair = runs.pair(("base", "head"), seconds=0.1)
     assert [made.side for made in pair] == ["base", "head"]
     for made in pair:
         assert made.figures.keys() == {"cpu", "throughput", "p50", "p99"}
         assert 0 < made.figures["cpu"] < 1000
         assert 0 < made.figures["p50"] <= made.figures["p99"]
-    quick, _ = run_pair((tree, tree), ("base", "base"), cores, seconds=0.1, calibration=True, whole=False)
+    quick, _ = runs.pair(("base", "base"), seconds=0.1, calibration=True, whole=False)
     assert quick.figures.keys() == {"cpu"}
 
 

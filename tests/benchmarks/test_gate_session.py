@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -12,15 +11,10 @@ from msgspec.structs import replace
 from benchmarks.gate import session
 from benchmarks.gate.decide import Word, overall
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.runs import GateRun, Side
+from benchmarks.gate.runs import CountInstructions, GateRun, Side
 from benchmarks.gate.session import QUICK, Collected, GatePlan, collect, count_pairs, disturbed, judge, pairs
-from benchmarks.gate.trees import Tree
 from benchmarks.rig import instructions
-from benchmarks.rig.processes import Cores
 
-BASE = Tree(ref="main", commit="a" * 40, directory=Path("base"))
-HEAD = Tree(ref="HEAD", commit="b" * 40, directory=Path("head"))
-CORES = Cores(server=0, load=1)
 RUN_S = 3.0
 CALIBRATION = 2 * session.CALIBRATION_PAIRS
 
@@ -39,33 +33,24 @@ class Bench:
         self.order: list[tuple[Side, bool]] = []
         self._source = random.Random(noise + slower)
         self._slower, self._noise, self._others = slower, noise, others
-        monkeypatch.setattr(session, "run_pair", self.run_pair)
         monkeypatch.setattr(session.time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(instructions, "find", lambda: None)
 
-    def run_pair(
-        self,
-        trees: tuple[Tree, Tree],
-        sides: tuple[Side, Side],
-        cores: Cores,
-        *,
-        seconds: float,
-        calibration: bool = False,
-        whole: bool = True,
+    def pair(
+        self, sides: tuple[Side, Side], *, seconds: float, calibration: bool = False, whole: bool = True
     ) -> tuple[GateRun, GateRun]:
-        one, two = (self._run(*both, calibration, whole) for both in zip(trees, sides, strict=True))
+        one, two = (self._run(side, calibration, whole) for side in sides)
         return one, two
 
-    def _run(self, tree: Tree, side: Side, calibration: bool, whole: bool) -> GateRun:
-        assert tree is (BASE if side == "base" else HEAD)
+    def _run(self, side: Side, calibration: bool, whole: bool) -> GateRun:
         self.now_s += RUN_S if whole else RUN_S / 3
         self.order.append((side, calibration))
         cost = (self._slower if side == "head" else 1.0) * (1 + self._source.gauss(0, self._noise))
         run = made(side, cost, others=self._others, calibration=calibration)
         return run if whole else replace(run, figures={"cpu": cost}, others=0.0)
 
-    def collect(self, plan: GatePlan = QUICK) -> Collected:
-        return collect(BASE, HEAD, plan, CORES, self.said.append)
+    def collect(self, plan: GatePlan = QUICK, count: CountInstructions | None = None) -> Collected:
+        return collect("main", plan, self.said.append, self.pair, count)
 
 
 Make = Callable[..., Bench]
@@ -186,8 +171,7 @@ class Tool:
 def test_instructions_are_counted_pair_by_pair(monkeypatch: pytest.MonkeyPatch, bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(session, "count_instructions", lambda tree, tool, cores: 1000.0 if tree is BASE else 1100.0)
-    collected = subject.collect()
+    collected = subject.collect(count=lambda side, tool, *, swapped: 1000.0 if side == "base" else 1100.0)
     assert collected.tool == "fake"
     assert collected.counts == [(1000.0, 1100.0)] * session.COUNT_PAIRS
     words = {one.metric.name: one.word for one in judge(collected, QUICK.metrics)}
@@ -196,13 +180,12 @@ def test_instructions_are_counted_pair_by_pair(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_tool_that_does_not_count_is_given_up(monkeypatch: pytest.MonkeyPatch, bench: Make) -> None:
-    def fails(tree: Tree, tool: Tool, cores: Cores) -> float:
+    def fails(side: Side, tool: object, *, swapped: bool) -> float:
         raise instructions.ToolError("may not trace")
 
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(session, "count_instructions", fails)
-    collected = subject.collect()
+    collected = subject.collect(count=fails)
     assert collected.tool is None
     assert "instructions are not counted: may not trace" in subject.said
     assert overall(judge(collected, QUICK.metrics)) is Word.PASS
@@ -211,8 +194,8 @@ def test_a_tool_that_does_not_count_is_given_up(monkeypatch: pytest.MonkeyPatch,
 def test_only_instructions_need_no_runs(monkeypatch: pytest.MonkeyPatch, bench: Make) -> None:
     subject = bench(slower=1.0, noise=0.002)
     monkeypatch.setattr(instructions, "find", Tool)
-    monkeypatch.setattr(session, "count_instructions", lambda tree, tool, cores: 1000.0)
-    collected = subject.collect(replace(QUICK, metrics=("instructions",)))
+    plan = replace(QUICK, metrics=("instructions",))
+    collected = subject.collect(plan, count=lambda side, tool, *, swapped: 1000.0)
     assert collected.runs == []
     assert overall(judge(collected, ("instructions",))) is Word.PASS
 
@@ -221,3 +204,10 @@ def test_only_cpu_needs_no_whole_runs(bench: Make) -> None:
     collected = bench(slower=1.0, noise=0.002).collect(replace(QUICK, metrics=("cpu",)))
     assert {name for one in collected.runs for name in one.figures} == {"cpu"}
     assert overall(judge(collected, ("cpu",))) is Word.PASS
+
+
+def test_an_invalid_run_counts_for_the_processor_time_alone() -> None:
+    runs = [made("base", 1.0), replace(made("head", 2.0), valid=False)]
+    assert pairs(runs, "p50") == ([], [])
+    assert pairs(runs, "cpu") == ([(1.0, 2.0)], [])
+    assert disturbed(runs) == 1

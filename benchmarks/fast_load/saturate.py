@@ -18,12 +18,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.compare.members import LoadError, Member, attach_of, joined
-from benchmarks.compare.workload import RING, SUBSCRIBERS, keyring, rings, sequence
+from benchmarks.fast_load.members import LoadError, Member, attach_of, joined
+from benchmarks.fast_load.window_work import DELIVERIES_PER_PUBLISH, RING, SUBSCRIBERS, keyring, rings, sequence
 from benchmarks.rig.processes import Cores
 from benchmarks.rig.usage import Meter, no_collections, tree_of
 from loadtests.dialects.base import Published
 from loadtests.settings import Settings
+from loadtests.workload.catalogue import DELIVERIES_PER_S_DEFAULT
+from loadtests.workload.traffic import Workload
 from relay.capability import Right
 
 WINDOW: Final = 256
@@ -31,6 +33,10 @@ WINDOW: Final = 256
 UNDER_WAY_MAX: Final = 20_000
 """Deliveries: a tenth of a second of the fastest relay."""
 DRAIN_EVERY_NS: Final = 16_000_000
+LOAD_SHARE: Final = 0.5
+"""Share of a relay's saturation: far enough below that nothing queues for long."""
+PUBLISH_WEIGHT: Final = 5
+"""What a publish costs, in deliveries: as the workload's default rate counts it."""
 SETTLE_S_MAX: Final = 10.0
 QUIET_S: Final = 2.0
 """If nothing has come for so long after the end, nothing will."""
@@ -48,6 +54,12 @@ class Saturation(Struct, frozen=True, kw_only=True):
     delivered: int
     lost: int
     wrong: int
+
+
+def rate_for_all(workload: Workload, carried: Sequence[Saturation]) -> float:
+    """Return chat messages a second that the load carries, and of the slowest relay at most half of what it carries."""
+    loads = [one.deliveries_per_s * (1 + PUBLISH_WEIGHT / DELIVERIES_PER_PUBLISH) * LOAD_SHARE for one in carried]
+    return min([DELIVERIES_PER_S_DEFAULT, *loads]) / workload.load_per_message
 
 
 def saturate(settings: Settings, pid: int, cores: Cores, *, seconds: float, warmup_s: float) -> Saturation:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.compare import members, saturate
-from benchmarks.compare.window import Window
-from benchmarks.compare.workload import keyring
+from benchmarks.fast_load import members, saturate
+from benchmarks.fast_load.counting_process import CountedRelay, CountingProcess
+from benchmarks.fast_load.dialect_steps import DELIVERIES, costs_ns
+from benchmarks.fast_load.window_work import keyring
 from benchmarks.rig.processes import Server, choose_cores
 from loadtests.settings import Settings
 from relay.capability import Right
@@ -76,15 +77,33 @@ def test_a_port_without_a_server_is_an_error() -> None:
 
 
 @pytest.mark.process
-def test_the_process_of_the_window_holds_saturates_and_tells_what_went_wrong() -> None:
+def test_the_process_that_counts_does_all_of_it_and_tells_what_went_wrong() -> None:
     cores = choose_cores()
-    with bare_relay() as server, Window(cores.load) as window:
-        window.hold(settings(server), 3)
+    with bare_relay() as server, bare_relay() as other, CountingProcess(cores.load) as counting:
+        relay = CountedRelay(settings=settings(server), pid=server.pid)
+        counting.hold(relay.settings, 3)
         with pytest.raises(members.LoadError, match="subprotocol"):
-            window.hold(settings(server, "reference"), 1)
-        measured = window.saturate(settings(server), server.pid, cores, seconds=0.2, warmup_s=0.0)
+            counting.hold(settings(server, "reference"), 1)
+        measured = counting.saturate(relay, cores, seconds=0.2, warmup_s=0.0)
         assert measured.delivered > 0
         assert (measured.lost, measured.wrong) == (0, 0)
-        window.interrupt()
-        with pytest.raises(members.LoadError, match="the closed window ended"):
-            window.hold(settings(server), 1)
+        second = CountedRelay(settings=settings(other), pid=other.pid)
+        assert min(counting.costs_ns((relay, second), 0.0)) > 0
+        counting.interrupt()
+        with pytest.raises(members.LoadError, match="the process that counts ended"):
+            counting.hold(relay.settings, 1)
+
+
+def test_steps_cost_the_relay_s_processor_time_and_miss_nothing() -> None:
+    with bare_relay() as one, bare_relay() as other:
+        costs = costs_ns([(settings(one), one.pid), (settings(other), other.pid)], 0.0)
+    assert all(1_000 < cost < 10_000_000 for cost in costs), "of a relay in this very process, in Python"
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_record_that_is_lost_or_repeated_ends_the_steps(monkeypatch: pytest.MonkeyPatch, copies: int) -> None:
+    monkeypatch.setattr("benchmarks.fast_load.dialect_steps._STEP_S_MAX", 0.3)
+    with bare_relay(lambda number: copies if number == DELIVERIES - 1 else 1) as server, bare_relay() as other:
+        relays = [(settings(server), server.pid), (settings(other), other.pid)]
+        with pytest.raises(members.LoadError, match=r"not the next one|did not arrive"):
+            costs_ns(relays, 0.0)

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.compare.workload import (
+from benchmarks.fast_load.window_work import (
     DELIVERIES_PER_PUBLISH,
     GROUPS,
     RING,

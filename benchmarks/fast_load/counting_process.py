@@ -1,7 +1,8 @@
-"""The closed window in a process of its own, asked over pipes: the engine's gevent takes `epoll` from the process it is in.
+"""The counting load in a process of its own, asked over pipes: the engine's gevent takes `epoll` from the process it is in.
 
-    Hold(settings, count)       so many connections join one stream and stay, one that stays behind by `Hold(count=0)`
-    Saturate(settings, ...)     how much the relay carries
+    Hold       so many more connections join one stream, and stay until something else is asked
+    Saturate   how much a relay carries, by a closed window
+    Step       what a delivery costs two relays, by fixed work in turn
 
 A request and its answer are a line of JSON each. The process ends with its input.
 """
@@ -18,9 +19,10 @@ from typing import Final, Self, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-from benchmarks.compare.members import LoadError, attach_of, joined
-from benchmarks.compare.saturate import Saturation, saturate
-from benchmarks.compare.workload import CONNECTIONS, keyring
+from benchmarks.fast_load.dialect_steps import costs_ns
+from benchmarks.fast_load.members import LoadError, attach_of, joined
+from benchmarks.fast_load.saturate import Saturation, saturate
+from benchmarks.fast_load.window_work import CONNECTIONS, keyring
 from benchmarks.rig.processes import Cores, ServerError, raise_file_limit, stop
 from loadtests.settings import Settings
 from relay.capability import Right
@@ -29,26 +31,43 @@ from relaymark import child_module
 _SPARE_FILES: Final = 200
 
 
-class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
-    """Let so many more connections join one stream, until the next request that is no Hold."""
+class CountedRelay(Struct, frozen=True, kw_only=True):
+    """A relay to be counted: how it is reached, and its process, to which all belongs that it started."""
 
+    settings: Settings
+    pid: int
+
+
+class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
     settings: Settings
     count: int
 
 
 class Saturate(Struct, frozen=True, kw_only=True, tag="saturate"):
-    """Let go of all connections, and keep a window full; `pid` and what it started is the relay."""
-
-    settings: Settings
-    pid: int
+    relay: CountedRelay
     server_core: int
     load_core: int
     seconds: float
     warmup_s: float
 
 
+class Step(Struct, frozen=True, kw_only=True, tag="step"):
+    relays: tuple[CountedRelay, CountedRelay]
+    seconds: float
+
+
 class Held(Struct, frozen=True, kw_only=True, tag="held"):
     """They have joined."""
+
+
+class Carried(Struct, frozen=True, kw_only=True, tag="carried"):
+    saturation: Saturation
+
+
+class Costs(Struct, frozen=True, kw_only=True, tag="costs"):
+    """Processor time a delivery of both."""
+
+    costs_ns: tuple[float, float]
 
 
 class Broken(Struct, frozen=True, kw_only=True, tag="broken"):
@@ -57,16 +76,12 @@ class Broken(Struct, frozen=True, kw_only=True, tag="broken"):
     text: str
 
 
-class Carried(Struct, frozen=True, kw_only=True, tag="carried"):
-    saturation: Saturation
+_Request: TypeAlias = Hold | Saturate | Step
+_Answer: TypeAlias = Held | Carried | Costs | Broken
+_A = TypeVar("_A", Held, Carried, Costs)
 
 
-_Request: TypeAlias = Hold | Saturate
-_Answer: TypeAlias = Held | Broken | Carried
-_A = TypeVar("_A", Held, Carried)
-
-
-class Window:
+class CountingProcess:
     """The process, from the side that asks. `interrupt` may be called from a signal handler."""
 
     def __init__(self, core: int) -> None:
@@ -75,7 +90,7 @@ class Window:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            child_module("benchmarks.compare.window", str(self._core)),
+            child_module("benchmarks.fast_load.counting_process", str(self._core)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -99,17 +114,16 @@ class Window:
         """Return when so many more connections have joined. Raises LoadError."""
         self._ask(Hold(settings=settings, count=count), Held)
 
-    def saturate(self, settings: Settings, pid: int, cores: Cores, *, seconds: float, warmup_s: float) -> Saturation:
+    def saturate(self, relay: CountedRelay, cores: Cores, *, seconds: float, warmup_s: float) -> Saturation:
         """Measure how much the relay carries. Raises LoadError."""
         request = Saturate(
-            settings=settings,
-            pid=pid,
-            server_core=cores.server,
-            load_core=cores.load,
-            seconds=seconds,
-            warmup_s=warmup_s,
+            relay=relay, server_core=cores.server, load_core=cores.load, seconds=seconds, warmup_s=warmup_s
         )
         return self._ask(request, Carried).saturation
+
+    def costs_ns(self, relays: tuple[CountedRelay, CountedRelay], seconds: float) -> tuple[float, float]:
+        """Measure the processor time a delivery of both. Raises LoadError."""
+        return self._ask(Step(relays=relays, seconds=seconds), Costs).costs_ns
 
     def _ask(self, request: _Request, expected: type[_A]) -> _A:
         assert self._process.stdin is not None
@@ -121,7 +135,7 @@ class Window:
         except OSError:
             line = b""
         if not line:
-            raise LoadError(f"the process of the closed window ended: {self._process.wait()}")
+            raise LoadError(f"the process that counts ended: {self._process.wait()}")
         answer = msgspec.json.decode(line, type=_Answer)
         if isinstance(answer, Broken):
             raise LoadError(answer.text)
@@ -144,17 +158,20 @@ class _Holding:
                 return Held()
             self.close()
             raise_file_limit(CONNECTIONS + _SPARE_FILES)
-            saturation = saturate(
-                request.settings,
-                request.pid,
-                Cores(server=request.server_core, load=request.load_core),
-                seconds=request.seconds,
-                warmup_s=request.warmup_s,
+            if isinstance(request, Step):
+                return Costs(costs_ns=costs_ns([(r.settings, r.pid) for r in request.relays], request.seconds))
+            return Carried(
+                saturation=saturate(
+                    request.relay.settings,
+                    request.relay.pid,
+                    Cores(server=request.server_core, load=request.load_core),
+                    seconds=request.seconds,
+                    warmup_s=request.warmup_s,
+                )
             )
         except (LoadError, ServerError, OSError) as error:
             self.close()
             return Broken(text=str(error))
-        return Carried(saturation=saturation)
 
     def close(self) -> None:
         self._stack.close()

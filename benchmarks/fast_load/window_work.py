@@ -61,13 +61,13 @@ def keyring(seed: int, purpose: str) -> Keyring:
     return Keyring(seed, f"compare {purpose}", random_bytes=random.Random(f"{seed} {purpose}").randbytes)
 
 
-def rings(keys: Keyring) -> list[list[bytes]]:
-    """Return the sealed records of the closed window by stream: a message of 100 bytes each, padded to 256."""
+def rings(keys: Keyring, streams: int = len(SUBSCRIBERS)) -> list[list[bytes]]:
+    """Return sealed records by stream, to be used in turn: a message of 100 bytes each, padded to 256."""
     return [
         [
             sealer.seal(Kind.MESSAGE, counter, 0, 0, b"relaymark compares sealed work. " * 3)
             for counter in range(1, RING + 1)
         ]
-        for stream in range(len(SUBSCRIBERS))
+        for stream in range(streams)
         for sealer in (keys.sealer(Suite.SENDER_KEY, stream, stream),)
     ]
