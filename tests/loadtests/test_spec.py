@@ -152,3 +152,13 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
     assert sections_of(None) == {}
     with pytest.raises(SpecError, match="cannot be read"):
         sections_of(Path("none.toml"))
+
+
+def test_the_example_of_the_documentation_is_read(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    (folder / "targets.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    targets = sections_of(None)
+    assert targets["mine"].promises.survives == "kill"
+    assert targets["staging"].pid == 4711
+    assert isinstance(targets["mine"].program, Command)
+    assert targets["mine"].program.arguments[0] == f"{folder.resolve()}/mine"
