@@ -6,14 +6,18 @@ Exit codes: 0 done, 99 a threshold was not met, 104 options that cannot work, 10
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from loadtests.options import CannotRun, RunOptions, check
+from loadtests.results.exit_codes import EXIT_INTERRUPTED
 
 _DEFAULTS: Final = RunOptions()
 
@@ -29,13 +33,26 @@ def run(scenario: str = "evening-peak", *, options: Annotated[RunOptions, Parame
     """
     try:
         checked = check(scenario, options, run=f"{time.time_ns():x}")
-        from loadtests import run as runner
-
+        with _no_interrupts():
+            from loadtests import run as runner
         return runner.run(checked, command=["relaymark", *sys.argv[1:]])
     except CannotRun as error:
         for problem in error.problems:
             sys.stderr.write(f"relaymark run: {problem}\n")
         return error.code
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C until the block is done: Locust patches the process while it is imported, which must not be cut short."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if seen:
+        raise CannotRun(EXIT_INTERRUPTED, ["interrupted before the load began."])
 
 
 def report(*runs: Path, output: Annotated[Path | None, Parameter(alias="-o")] = None) -> int:

@@ -123,6 +123,7 @@ class _Session:
                     tls=self._options.tls,
                     allow_suite_0=checked.settings.suite == "none",
                     cores=self._relay_cores,
+                    go_on=self._go_on,
                 )
             )
             self._go_on()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -91,19 +91,37 @@ class OpenTarget:
     """Of the process that was started here, or is to be observed; what it started belongs to it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starting:
+    """How a relay is started: see `opened`."""
+
+    tls: bool
+    allow_suite_0: bool
+    cores: set[int] | None
+    go_on: Callable[[], None]
+
+
 @contextlib.contextmanager
 def opened(
-    target: Target, folder: Path, *, tls: bool = False, allow_suite_0: bool = False, cores: set[int] | None = None
+    target: Target,
+    folder: Path,
+    *,
+    tls: bool = False,
+    allow_suite_0: bool = False,
+    cores: set[int] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Iterator[OpenTarget]:
     """Give the target, started if it is one that we start, until the block ends; its log is relay.log in `folder`.
 
-    Raises TargetError, and leaves nothing running.
+    It is started with TLS by the harness's certificate, or without, and stays on `cores`; `go_on` is called while it is
+    awaited, and may raise to give up. Raises TargetError, and leaves nothing running.
     """
+    how = Starting(tls=tls, allow_suite_0=allow_suite_0, cores=cores, go_on=go_on)
     if isinstance(target.program, ReferenceVariant):
-        with _reference(target.program, folder, tls, allow_suite_0, cores) as found:
+        with _reference(target.program, folder, how) as found:
             yield found
     elif target.program is not None:
-        with _started(target, target.program, folder, tls, cores) as found:
+        with _started(target, target.program, folder, how) as found:
             yield found
     else:
         relay = RunningRelay(target.pid, target.metrics) if target.pid or target.metrics else None
@@ -119,19 +137,23 @@ def opened(
 
 
 @contextlib.contextmanager
-def _reference(
-    variant: ReferenceVariant, folder: Path, tls: bool, allow_suite_0: bool, cores: set[int] | None
-) -> Iterator[OpenTarget]:
+def _reference(variant: ReferenceVariant, folder: Path, how: Starting) -> Iterator[OpenTarget]:
     store = f"sqlite:{folder / 'relay.sqlite'}" if variant.store == "sqlite" else variant.store
     relay = ReferenceRelay(
-        folder, store=store, transport=variant.transport, tls=tls, allow_suite_0=allow_suite_0, cores=cores
+        folder,
+        store=store,
+        transport=variant.transport,
+        tls=how.tls,
+        allow_suite_0=how.allow_suite_0,
+        cores=how.cores,
+        go_on=how.go_on,
     )
     try:
         address = relay.start()
         yield OpenTarget(
             address=address,
             relay=relay,
-            own_certificate=tls,
+            own_certificate=how.tls,
             version=version("relaymark"),
             metrics=relay.metrics,
             pid=relay.pid,
@@ -141,31 +163,32 @@ def _reference(
 
 
 @contextlib.contextmanager
-def _started(target: Target, program: Program, folder: Path, tls: bool, cores: set[int] | None) -> Iterator[OpenTarget]:
+def _started(target: Target, program: Program, folder: Path, how: Starting) -> Iterator[OpenTarget]:
     binary = program.find()
     if binary is None:
         raise TargetError(f"{target.name} is not installed here: {program.HOW_TO_GET}.")
-    if tls and isinstance(program, Command) and not program.encrypts:
+    if how.tls and isinstance(program, Command) and not program.encrypts:
         raise TargetError(f"{target.name} cannot serve TLS: its command says nowhere {{cert}} and {{key}}.")
     port = free_port()
     with TemporaryDirectory(prefix="relaymark-", ignore_cleanup_errors=True) as directory:
         # Some give up root for a user who must still be able to read this.
         Path(directory).chmod(0o755)
         process = TargetProcess(
-            child_program(program.command(binary, Path(directory), port, CERTIFICATE if tls else None)),
+            child_program(program.command(binary, Path(directory), port, CERTIFICATE if how.tls else None)),
             log=folder / "relay.log",
             name=target.name,
             environment=program.environment(Path(directory), port),
-            cores=cores,
+            cores=how.cores,
+            go_on=how.go_on,
         )
-        address = Address(host="127.0.0.1", port=port, tls=tls, websocket=target.websocket, path=target.path)
+        address = Address(host="127.0.0.1", port=port, tls=how.tls, websocket=target.websocket, path=target.path)
         relay = StartedRelay(process, target, address)
         try:
             relay.start()
             yield OpenTarget(
                 address=address,
                 relay=relay,
-                own_certificate=tls,
+                own_certificate=how.tls,
                 version=version_of(program),
                 metrics=urlsplit(relay.metrics).netloc,
                 pid=process.pid,

@@ -84,8 +84,13 @@ class TargetProcess:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         cores: set[int] | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Its output goes to `log`; `name` stands in messages; it runs in `folder`, on `cores` alone."""
+        """Its output goes to `log`; `name` stands in messages; it runs in `folder`, on `cores` alone.
+
+        `go_on` is called while it is awaited, and may raise to give up.
+        """
+        self._go_on = go_on
         self.log = log
         self.name = name
         self._command = command
@@ -171,6 +176,7 @@ class TargetProcess:
         """Wait until `ready` says so. Raises TargetError with `what` is wrong where it does not in time."""
         deadline = time.monotonic() + START_S_MAX
         while not ready():
+            self._go_on()
             self._raise_if_ended()
             if time.monotonic() > deadline:
                 raise TargetError(f"{self.name} {what} after {START_S_MAX:.0f} s. {self.last_words()}")

@@ -7,6 +7,7 @@ counters there.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +31,9 @@ class ReferenceRelay:
         tls: bool = False,
         allow_suite_0: bool = False,
         cores: set[int] | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """The log goes to relay.log in `folder`; `cores`: the process stays on these."""
+        """The log goes to relay.log in `folder`; it stays on `cores`; `go_on` may raise while it is awaited."""
         self.metrics = ""
         """HOST:PORT of its listener for metrics, once it serves."""
         command = child("serve", "--listen", "127.0.0.1:0", "--echo")
@@ -40,7 +42,7 @@ class ReferenceRelay:
             command += ["--tls-cert", str(CERTIFICATE), "--tls-key", str(CERTIFICATE_KEY)]
         if allow_suite_0:
             command.append("--allow-suite-0")
-        self._process = TargetProcess(command, log=folder / "relay.log", name="The relay", cores=cores)
+        self._process = TargetProcess(command, log=folder / "relay.log", name="The relay", cores=cores, go_on=go_on)
 
     def start(self) -> Address:
         """Start it and wait until it is ready. Raises TargetError, and leaves nothing running."""

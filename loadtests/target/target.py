@@ -90,7 +90,7 @@ class Command(Struct, frozen=True, kw_only=True):
     @property
     def encrypts(self) -> bool:
         """It can be given a certificate."""
-        return any("{cert}" in part for part in (*self.arguments, *self.added.values()))
+        return any("{cert}" in part for part in self.arguments)
 
     def find(self) -> str | None:
         return shutil.which(self.arguments[0])
