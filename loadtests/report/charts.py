@@ -39,7 +39,7 @@ class View(Struct, frozen=True, kw_only=True):
     data: list[Any]
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class ChartLine(Struct, frozen=True, kw_only=True):
     """One line. Lines with equal labels are switched together."""
 
     label: str
@@ -63,7 +63,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     y: str
     """us, count, share or bytes."""
     log: bool
-    lines: list[Line]
+    lines: list[ChartLine]
     views: list[View]
     marks: list[tuple[float, str]] = []
     """Events: second and text."""
@@ -129,7 +129,7 @@ def percentile_chart(
         y="us",
         log=True,
         lines=[
-            Line(label=label, colour=index % COLOURS, dash=1 if label in dashed else dash_of(index))
+            ChartLine(label=label, colour=index % COLOURS, dash=1 if label in dashed else dash_of(index))
             for index, label in enumerate(labels)
         ],
         views=shown,
@@ -270,10 +270,10 @@ def bands(result: Result) -> Chart | None:
         y="us",
         log=True,
         lines=[
-            Line(label="max", colour=0, width=0.5, alpha=0.15, fill_to=1),
-            Line(label="p99", colour=0, width=1, alpha=0.3, fill_to=2),
-            Line(label="p90", colour=0, width=1, alpha=0.5, fill_to=3),
-            Line(label="p50", colour=0, width=2.5),
+            ChartLine(label="max", colour=0, width=0.5, alpha=0.15, fill_to=1),
+            ChartLine(label="p99", colour=0, width=1, alpha=0.3, fill_to=2),
+            ChartLine(label="p90", colour=0, width=1, alpha=0.5, fill_to=3),
+            ChartLine(label="p50", colour=0, width=2.5),
         ],
         views=views,
         marks=_marks(result),
@@ -344,7 +344,9 @@ def _rates_chart(
         log=False,
         lines=[
             # A broad pale line stays visible behind a thin one that lies on it.
-            Line(label=label, colour=4, width=7, alpha=0.45) if label == "due" else Line(label=label, colour=0)
+            ChartLine(label=label, colour=4, width=7, alpha=0.45)
+            if label == "due"
+            else ChartLine(label=label, colour=0)
             for label in columns
         ],
         views=[View(name="", data=[buckets.x, *(buckets.mean(rates.second, values) for values in columns.values())])],
@@ -410,7 +412,7 @@ def _usage_chart(
         y=unit,
         log=False,
         lines=[
-            Line(
+            ChartLine(
                 label=each.name,
                 colour=colour,
                 dash=dash_of(colour),
@@ -450,7 +452,7 @@ def _series_chart(index: int, name: str, columns: SeriesColumns, result: Result)
         x="second",
         y="count",
         log=False,
-        lines=[Line(label=name, colour=2)],
+        lines=[ChartLine(label=name, colour=2)],
         views=[View(name="", data=[slots.x, slots.mean(columns.second, columns.value)])],
         marks=_marks(result),
         table=Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from loadtests.report.charts import COLOURS, Chart, Line, TimeSlots, View, dash_of, micros, percentile_chart
+from loadtests.report.charts import COLOURS, Chart, ChartLine, TimeSlots, View, dash_of, micros, percentile_chart
 from loadtests.report.comparison import RunGroup, main_track, merged
 from loadtests.report.tables import Table
 from loadtests.report.words import duration, main_kind, number
@@ -104,14 +104,14 @@ def over_time(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) ->
 _NO_TRACK: Final = Track(second=[], width_s=[], count=[], p50_ns=[], p90_ns=[], p99_ns=[], max_ns=[])
 
 
-def _run_lines(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) -> list[Line]:
+def _run_lines(groups: Sequence[RunGroup], runs: Sequence[tuple[str, Result]]) -> list[ChartLine]:
     if len(groups) == 1:
         return [
-            Line(label=label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
+            ChartLine(label=label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
             for index, (label, _) in enumerate(runs)
         ]
     return [
-        Line(label=each.label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
+        ChartLine(label=each.label, colour=index % COLOURS, dash=dash_of(index), width=1.5)
         for index, each in enumerate(groups)
         for _ in each.runs
     ]
