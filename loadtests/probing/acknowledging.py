@@ -153,7 +153,7 @@ def retry(settings: Settings, promises: Promises) -> Finding:
         line, _ = exchange.publisher()
         publishing = Publishing(exchange, [line], reader)
         publishing.send(RETRIES)
-        exchange.hear_out(reader, 0.2, ANSWER_S_MAX)
+        exchange.hear_out(reader, 0.5, ANSWER_S_MAX)
         first = len(reader.came)
         counts = {"publishes": RETRIES, "delivered": first}
         counts |= _again(exchange, line, publishing.sent, reader, "same_connection")
@@ -180,5 +180,5 @@ def _again(exchange: Exchange, line: Line, records: list[Record], reader: Line, 
         line.publish(record)
         exchange.turn(0)
     exchange.until(lambda: len(line.acknowledged) >= len(records) or line.ended is not None, 1.0)
-    exchange.hear_out(reader, 0.2, ANSWER_S_MAX)
+    exchange.hear_out(reader, 0.5, ANSWER_S_MAX)
     return {f"{where}_delivered": len(reader.came) - before, f"{where}_acknowledged": len(line.acknowledged)}

@@ -51,7 +51,7 @@ def cut(settings: Settings, promises: Promises) -> Finding:
         back = exchange.back(reader, after=last, epoch=epoch) if features.resumes else exchange.back(reader)
         publishing.send(BEFORE)
         exchange.until(lambda: len(back.came) >= AWAY + BEFORE, 1.0 if features.resumes else 0.2)
-        exchange.hear_out(back, 0.2, ANSWER_S_MAX)
+        exchange.hear_out(back, 0.5, ANSWER_S_MAX)
     away = {record.id for record in publishing.sent[BEFORE : BEFORE + AWAY]}
     got = [one.record.id for one in back.came]
     replayed = len(away & set(got))

@@ -5,7 +5,6 @@ Kernel buffers hide some megabytes of it, so the records that are published mean
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Final
 
@@ -23,9 +22,8 @@ SIZES: Final = (1_024, 4_096)
 _SAMPLE: Final = 128
 MARKERS: Final = 20
 """Published once the reader is back and has had time: they show whether its connection still gets anything."""
-_BUFFER_BYTES: Final = 65_536
-"""Of the reader that stops: otherwise the kernel would take up to six megabytes on its behalf."""
-_SILENCE_S: Final = 1.0
+_SILENCE_S: Final = 3.0
+"""TCP itself may say nothing for a while after a long stall: it asks again, ever more rarely, whether there is room."""
 _CATCH_UP_S_MAX: Final = 12.0
 
 
@@ -34,7 +32,6 @@ def stalled_reader(settings: Settings, promises: Promises, stall_s: float = STAL
     with Exchange(settings) as exchange:
         stalled, beside = exchange.reader(2)
         line, _ = exchange.publisher()
-        stalled.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         publishing = Publishing(exchange, [line], beside)
         size = _size(publishing)
         exchange.until(lambda: len(stalled.came) >= len(publishing.sent))
@@ -48,10 +45,10 @@ def stalled_reader(settings: Settings, promises: Promises, stall_s: float = STAL
         due = publishing.send_for(stall_s, rate=BYTES_PER_S / size, size=size, each_turn=watch.look)
         bulk = list(publishing.sent)
         stalled.resume()
-        settled = exchange.hear_out(stalled, _SILENCE_S, _CATCH_UP_S_MAX)
+        settled = _catch_up(exchange, stalled, len(bulk))
         publishing.send(MARKERS)
         exchange.until(lambda: len(beside.came) >= len(bulk) + MARKERS, _CATCH_UP_S_MAX)
-        exchange.hear_out(stalled, 0.3, _CATCH_UP_S_MAX)
+        settled = _catch_up(exchange, stalled, len(bulk) + MARKERS) and settled
         outcome = _Outcome(bulk, stalled, beside)
         back = _come_back(exchange, stalled, beside, outcome) if stalled.ended else None
     return _finding(promises, outcome, back, due, watch, settled)
@@ -67,6 +64,19 @@ def _size(publishing: Publishing) -> int:
         if passed[size] >= BYTES_PER_S:
             return size
     return max(passed, key=lambda size: passed[size])
+
+
+def _catch_up(exchange: Exchange, line: Line, count: int) -> bool:
+    """Serve until a line has so many copies, is over, or gets nothing more; return whether that is in time."""
+    end_s = time.monotonic() + _CATCH_UP_S_MAX
+    heard, heard_s = line.heard, time.monotonic()
+    while line.ended is None and len(line.came) < count and (now_s := time.monotonic()) - heard_s < _SILENCE_S:
+        if now_s > end_s:
+            return False
+        exchange.turn()
+        if line.heard != heard:
+            heard, heard_s = line.heard, time.monotonic()
+    return True
 
 
 class _HangUp:
@@ -133,7 +143,9 @@ def _finding(
     promises: Promises, outcome: _Outcome, back: dict[str, int] | None, due: int, watch: _HangUp, settled: bool
 ) -> Finding:
     bulk, missing, size = outcome.bulk, len(outcome.missing), outcome.size
-    silent = 0 if outcome.ended else outcome.untold
+    # Only what came later shows that the rest was left out: a line that gets nothing any more is another thing.
+    stuck = not outcome.ended and missing > 0 and not outcome.later
+    silent = 0 if outcome.ended or stuck else outcome.untold
     counts = {
         "due": due,
         "published": len(bulk),
@@ -163,6 +175,8 @@ def _finding(
                 f"when it came back {back['replayed']:,} were replayed, {back['told_when_back']:,} were told to be gone,"
                 f" {back['untold']:,} were missing in silence"
             )
+    elif stuck:
+        words.append(f"its connection lived, but nothing came any more behind the first {outcome.prefix:,}")
     elif not missing:
         words.append("everything was kept for it, and its connection lived")
     else:
@@ -187,7 +201,7 @@ def _finding(
         seen="; ".join(words) + ".",
         counts=counts,
         broken=tuple(broken),
-        failed=not settled and bool(missing),
+        failed=bool(missing) and (stuck or not settled),
     )
 
 

@@ -119,7 +119,7 @@ class Plants:
     """Its first member gets two records at a time, the later first."""
     repeats_retries: bool = False
     stalled: str = "kept"
-    """What becomes of who does not read: kept, silent, told or closed."""
+    """What becomes of who does not read: kept, silent, told, closed or stuck."""
     resumes: bool = True
     replays_twice: bool = False
     hurries_states: bool = False
@@ -148,6 +148,7 @@ class Member:
         self.copies = 0
         self.held: list[bytes] = []
         self.missed: list[int] = []
+        self.stuck = False
 
 
 class PlantedRelay:
@@ -293,10 +294,14 @@ class PlantedRelay:
         elif late:
             member.held.append(data)
             return
+        if member.stuck:
+            return
         if len(member.out) > 2 * BUFFER_BYTES and plants.stalled != "kept":
             if plants.stalled == "closed":
                 member.socket.shutdown(socket.SHUT_WR)
                 member.out.clear()
+            elif plants.stalled == "stuck":
+                member.stuck = True
             else:
                 member.missed.append(seq)
             return

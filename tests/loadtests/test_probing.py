@@ -175,6 +175,13 @@ def test_who_stops_reading_may_be_cut_off_and_comes_back() -> None:
     assert stalled(stalled="closed", resumes=False).broken
 
 
+def test_a_line_that_gets_nothing_any_more_is_not_called_silence() -> None:
+    found = stalled(stalled="stuck")
+    assert found.counts["missing"] > found.counts["lost_in_silence"] == 0
+    assert found.failed
+    assert not found.broken
+
+
 # -- coming back -----------------------------------------------------------------------------------------
 
 
