@@ -7,7 +7,8 @@
 
 `relay`, `loadtests` and the others are names that a user's own folders may have, too. So they are loaded from beside this
 file, by their place, before anything can look for them by name. And a child ends with whoever started it, even if that
-was killed: a relay that nobody ends stays for ever.
+was killed: a relay that nobody ends stays for ever. A program of others may be several processes, of which the first
+does not end the rest: it gets a watcher, which is none of its children, and ends its whole process group.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import select
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,6 +29,10 @@ HOME: Final = Path(__file__).resolve().parent
 PACKAGES: Final = ("relay", "loadtests", "benchmarks", "dashboards")
 _PR_SET_PDEATHSIG: Final = 1
 """Operation of prctl(2): the signal that comes when the thread ends that started this process."""
+_WATCH_S: Final = 1.0
+"""Between two looks at what a program left behind."""
+_END_S_MAX: Final = 5.0
+"""From SIGTERM to SIGKILL, for a program whose starter is gone."""
 
 
 def _load(name: str) -> None:
@@ -60,7 +67,10 @@ def child_module(name: str, *arguments: str) -> list[str]:
 
 
 def child_program(command: Sequence[str]) -> list[str]:
-    """Return the command line of a program of others that ends with us; it has the process id of this one."""
+    """Return the command line of a program of others that ends with us; it has the process id of this one.
+
+    Start it in a process group of its own: then all that it starts in there ends with us, too.
+    """
     return child("-x", *command)
 
 
@@ -70,9 +80,55 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+def _watch_group() -> None:
+    """Leave a process behind that ends this process's group when the one that started us is gone."""
+    if sys.platform != "linux" or os.getpgrp() != os.getpid():
+        return
+    group, starter, program = os.getpid(), os.pidfd_open(os.getppid()), os.pidfd_open(os.getpid())
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)  # the watcher is nobody's child: what a relay costs is read from its whole tree
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nothing, stream)  # whoever reads what the program says must see its end
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _wait_for([starter, program])
+    while _send(group, 0) and not _wait_for([starter], _WATCH_S):
+        pass
+    _send(group, signal.SIGTERM)
+    _send(group, signal.SIGCONT)  # a stopped process does not see the first
+    end_s = time.monotonic() + _END_S_MAX
+    while _send(group, 0) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    _send(group, signal.SIGKILL)
+    os._exit(0)
+
+
+def _wait_for(processes: list[int], seconds: float | None = None) -> bool:
+    """Return whether one of the processes, by their descriptors, has ended within that time."""
+    return bool(select.select(processes, [], [], seconds)[0])
+
+
+def _send(group: int, number: int) -> bool:
+    """Return whether the group had a process left to get the signal; 0 only asks."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # all of them run as somebody else by now
+        pass
+    return True
+
+
 def _run_child(words: list[str]) -> None:
     _end_with_parent()
     if words[:1] == ["-x"]:
+        _watch_group()
         try:
             os.execvp(words[1], words[1:])  # noqa: S606  # a command of an argument list, as everywhere
         except OSError as error:

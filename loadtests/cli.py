@@ -6,11 +6,10 @@ Exit codes: 0 done, 99 a threshold was not met, 104 options that cannot work, 10
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,6 +17,7 @@ from cyclopts import Parameter
 
 from loadtests.options import CannotRun, RunOptions, check
 from loadtests.results.exit_codes import EXIT_INTERRUPTED
+from loadtests.signals import on_ending
 
 _DEFAULTS: Final = RunOptions()
 
@@ -44,13 +44,12 @@ def run(scenario: str = "evening-peak", *, options: Annotated[RunOptions, Parame
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C until the block is done: Locust patches the process while it is imported, which must not be cut short."""
-    seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: seen.append(number))
-    try:
+    """Keep Ctrl-C and the like until the block is done: Locust patches the process while it is imported, which must not
+    be cut short."""
+    seen: list[None] = []
+    with ExitStack() as stack:
+        on_ending(stack, lambda: seen.append(None))
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
     if seen:
         raise CannotRun(EXIT_INTERRUPTED, ["interrupted before the load began."])
 

@@ -6,7 +6,6 @@ Exit codes: 0 all that could be asked is as promised, 99 a promise is broken, 10
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from loadtests.probing.findings import Finding, Probed
 from loadtests.probing.stalling import STALL_S
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET
 from loadtests.settings import Settings, problems_of, seconds
+from loadtests.signals import on_ending
 from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget, RunningRelay, opened
 from loadtests.target.spec import TARGETS_FILE
@@ -137,12 +137,14 @@ def _ask(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C within the block: a CI system ends what takes too long by it, and the relay must end too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    """Take SIGTERM and a hang-up as Ctrl-C within the block: the relay must end then, too."""
+    with ExitStack() as stack:
+        on_ending(stack, _interrupt)
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _complain(problems: list[str], code: int) -> int:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import time_ns
@@ -35,6 +34,7 @@ from loadtests.results.environment import commit, machine
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET
 from loadtests.results.schema import Result
 from loadtests.settings import Settings
+from loadtests.signals import on_ending
 from loadtests.target.calibration import floor
 from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget, default_cores, opened
@@ -84,7 +84,7 @@ class _Session:
         self._stack.callback(handler.close)
         try:
             # From now on Ctrl-C ends the preparations at their next step: an exception may strike where it is lost.
-            self._on_signals(self._interrupted.set)
+            on_ending(self._stack, self._interrupted.set)
             return self._measure(*self._open_target())
         except CannotRun:
             self._remove_folder()
@@ -99,11 +99,6 @@ class _Session:
         for folder in self._made:
             with suppress(OSError):
                 folder.rmdir()
-
-    def _on_signals(self, handle: Callable[[], object]) -> None:
-        # A CI system ends what takes too long by SIGTERM, and by default that would leave the relay and the workers.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._stack.callback(signal.signal, number, signal.signal(number, lambda number, frame: handle()))
 
     def _go_on(self) -> None:
         """Raise KeyboardInterrupt if there was a Ctrl-C."""
@@ -165,7 +160,7 @@ class _Session:
                 self._interrupted.set()
                 engine.interrupt()
 
-            self._on_signals(end_in_order)
+            on_ending(self._stack, end_in_order)
             self._go_on()
             result = self._follow(engine, settings, facts)
             self._report(result, engine)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import psutil
@@ -45,6 +46,54 @@ def test_a_child_ends_with_a_parent_that_was_killed(command: list[str]) -> None:
     with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
         child.wait(WAIT_S)
     assert not child.is_running()
+
+
+TREE = """
+import subprocess, relaymark
+command = relaymark.child_program(["sh", "-c", {script!r}])
+child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+print(child.pid, child.stdout.readline().decode(), flush=True)
+child.wait()
+"""
+TREES = {
+    "which does not end its own children": "sleep 60 & echo $!; wait; true",
+    "which takes no SIGTERM": "trap '' TERM; sleep 60 & echo $!; wait; true",
+    "whose first process is gone": "sleep 60 >/dev/null & echo $!",
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("script", TREES.values(), ids=TREES.keys())
+def test_all_processes_of_a_program_end_with_a_parent_that_was_killed(script: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TREE.format(script=script) + "import time; time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        _, grandchild = (psutil.Process(int(number)) for number in parent.stdout.readline().split())
+        assert grandchild.is_running()
+        parent.send_signal(signal.SIGKILL)
+    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        grandchild.wait(WAIT_S)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.process
+def test_nothing_stays_to_watch_a_program_that_ended() -> None:
+    def watchers() -> set[int]:
+        return {one.pid for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == command}
+
+    command = relaymark.child_program(["sh", "-c", "read line"])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        end_s = time.monotonic() + WAIT_S
+        while not watchers() - {process.pid} and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert watchers()
+        assert not psutil.Process(process.pid).children()
+    while watchers() and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert not watchers()
 
 
 @pytest.mark.process

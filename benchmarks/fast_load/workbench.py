@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,13 +31,14 @@ from loadtests.results.environment import commit, machine
 from loadtests.results.schema import Result
 from loadtests.results.thresholds import Threshold
 from loadtests.settings import Settings
+from loadtests.signals import on_ending
 from loadtests.target.opening import OpenTarget, opened
 from loadtests.target.process import ProcessUsage
 from loadtests.target.target import Target
 
 
 class Workbench:
-    """See the module; made by `workbench`. Ctrl-C and SIGTERM end what goes on, and then `go_on` raises."""
+    """See the module; made by `workbench`. Ctrl-C and the like end what goes on, and then `go_on` raises."""
 
     def __init__(self, folder: Path, cores: Cores, stack: ExitStack) -> None:
         self.cores = cores
@@ -50,10 +50,10 @@ class Workbench:
             os.sched_setaffinity(0, {cores.load})
         self._preferred = stack.enter_context(preferred())
         # An exception may strike where it is lost, so that a signal only says that there was one.
-        _on_signals(stack, self._interrupted.set)
+        on_ending(stack, self._interrupted.set)
         self.counting = stack.enter_context(CountingProcess(cores.load))
         self.engine = stack.enter_context(Engine(folder, workers=1, cores=[cores.load], go_on=self.go_on))
-        _on_signals(stack, self._end_in_order)
+        on_ending(stack, self._end_in_order)
 
     def _end_in_order(self) -> None:
         self._interrupted.set()
@@ -139,8 +139,3 @@ def _log_to(path: Path, stack: ExitStack) -> None:
     root.addHandler(handler)
     stack.callback(handler.close)
     stack.callback(root.removeHandler, handler)
-
-
-def _on_signals(stack: ExitStack, handle: Callable[[], object]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        stack.callback(signal.signal, number, signal.signal(number, lambda number, frame: handle()))

@@ -20,6 +20,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from loadtests.driver.sockets import allow_descriptors
+from loadtests.signals import ending_signals
+from relaymark import child_program
 
 START_S_MAX: Final = 20.0
 STOP_S_MAX: Final = 5.0
@@ -72,9 +74,7 @@ def raise_file_limit(needed: int) -> None:
 @contextlib.contextmanager
 def ended_by_signal() -> Iterator[None]:
     """Turn SIGTERM, and SIGHUP unless it is ignored, into SystemExit, so that servers are ended then too."""
-    numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
-        numbers.append(signal.SIGHUP)
+    numbers = [number for number in ending_signals() if number is not signal.SIGINT]
 
     def leave(number: int, _frame: FrameType | None) -> None:
         for one in numbers:
@@ -99,9 +99,8 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers if n not in ignored}
+    numbers = [number for number in ending_signals() if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
     try:
         yield
     finally:
@@ -140,7 +139,7 @@ def running(
             try:
                 with uninterrupted():
                     process = subprocess.Popen(
-                        command,
+                        child_program(command),
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
@@ -198,7 +197,7 @@ def finish(
     try:
         with uninterrupted():
             process = subprocess.Popen(
-                command,
+                child_program(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
