@@ -15,7 +15,7 @@ import pytest
 from loadtests.address import TargetError
 from loadtests.target import process as process_module
 from loadtests.target.metrics_page import read
-from loadtests.target.process import TargetProcess
+from loadtests.target.process import TargetProcess, usage_of
 
 pytestmark = pytest.mark.process
 
@@ -63,6 +63,14 @@ def test_what_it_starts_is_observed_and_ended_with_it(tmp_path: Path, started: l
     else:
         raise AssertionError("its child runs on")
     assert made.usage() is None
+
+
+def test_cpu_is_told_finer_than_a_clock_tick() -> None:
+    usage = [usage_of(psutil.Process()) for _ in range(20)]
+    used = [found.cpu_ns for found in usage if found is not None]
+    assert used == sorted(used)
+    assert used[-1] - used[0] > 0
+    assert len(set(used)) == len(used), "each look takes some, and none of them 10 ms"
 
 
 def test_one_that_dies_leaves_its_last_words(tmp_path: Path, started: list[TargetProcess]) -> None:

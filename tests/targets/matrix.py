@@ -27,12 +27,11 @@ NOISE: Final = frozenset({"schedule-lag", "loop-lag", "generator-cpu", "uniform-
 def runs(name: str, scenarios: list[str], *, participants: int, seconds: float, tls: bool) -> Iterator[dict[str, Any]]:
     """Yield what came of each scenario against a target that is installed."""
     # Locust patches the process that it is imported into: only when it is really used.
-    from loadtests.target.probe import probe
-
     from loadtests.control.facts import RunFacts
     from loadtests.engine import Engine
     from loadtests.results.environment import machine
     from loadtests.settings import Settings
+    from loadtests.target.greeting import greet
     from loadtests.target.opening import opened
     from loadtests.target.spec import read
 
@@ -50,7 +49,7 @@ def runs(name: str, scenarios: list[str], *, participants: int, seconds: float, 
                     duration_s=seconds,
                     run=f"{time.time_ns():x}",
                 )
-                probe(settings)
+                greet(settings)
                 facts = RunFacts(
                     target=name,
                     relay=found.relay,
