@@ -69,6 +69,7 @@ class Hub:
         self.fanout = FanOut(self.counters)
         self.push = self.fanout.push
         self.now_ns = 0
+        self.step_ns = 0
         self.suites = [suite in suites for suite in range(256)]
         self.ended: list[Ended] = []
         self.streams: dict[bytes, Stream] = {}
@@ -80,12 +81,17 @@ class Hub:
         self._left: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         self._left_weight = 0
         self._opening: dict[bytes, list[tuple[Client, Capability, wire.Subscribe]]] = {}
-        self.sequencer = Sequencer(store, write, self.fanout, self._numbers, lambda: self.now_ns)
+        self.sequencer = Sequencer(store, write, self.fanout, self._numbers, lambda: self.now_ns, lambda: self.wall_ns)
         self.replay = Replay(store, read, self.fanout)
         self._erasures = Erasures(store, write, self._erased)
         self._tidying = False
         self.report = report
         self._exporting: list[Client] = []  # those that this turn answered
+
+    @property
+    def wall_ns(self) -> int:
+        """The time to tell others: that of the turn, with the steps of the wall clock since the start."""
+        return self.now_ns + self.step_ns
 
     # -- one turn ------------------------------------------------------------------------------------
 
@@ -131,6 +137,7 @@ class Hub:
                 client.refuse(Code.STORE, wire.SUBSCRIBE, request.request)
             return
         stream = Stream(key, state.number, state.epoch, state.head, state.first, dict(state.acks))
+        stream.stamped_ns = state.stamped_ns
         for handle, id_, seq in state.recent:
             stream.window(handle).restore(id_, seq)
         self.streams[key] = self._numbers[state.number] = stream

@@ -34,7 +34,10 @@ _BYTES: Final = [bytes((byte,)) for byte in range(256)]
 
 
 class Sequencer:
-    """Makes each turn's durable records one batch. `numbers` are the hub's streams, `now_ns` tells the turn's time."""
+    """Makes each turn's durable records one batch. `numbers` are the hub's streams.
+
+    `now_ns` tells the turn's time, `wall_ns` what stamps say.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Sequencer:
         fanout: FanOut,
         numbers: dict[int, Stream],
         now_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
     ) -> None:
         self._store = store
         self._secret = store.secret
@@ -51,6 +55,7 @@ class Sequencer:
         self._counters = fanout.counters
         self._numbers = numbers
         self._now_ns = now_ns
+        self._wall_ns = wall_ns
         self._dirty: list[Stream] = []
         self._committing = False
         self._left_fresh = False  # what one batch had no room for
@@ -129,6 +134,7 @@ class Sequencer:
         if self._committing or not (self._dirty or self._acks or self._trims):
             return
         now_ns = self._now_ns()
+        wall_ns = self._wall_ns()
         self._left_fresh = False
         dirty, self._dirty = self._dirty, []
         acks, self._acks = self._acks, {}
@@ -148,9 +154,9 @@ class Sequencer:
                 self._dirty.append(stream)
                 self._left_fresh = True
             if groups:
-                run = self._number(stream, groups[0], now_ns, shared)
+                run = self._number(stream, groups[0], wall_ns, shared)
                 if len(groups) > 1:
-                    run = joined([run, *(self._number(stream, group, now_ns, shared) for group in groups[1:])])
+                    run = joined([run, *(self._number(stream, group, wall_ns, shared) for group in groups[1:])])
                 runs.append((stream.number, run))
                 work.append((stream, groups, run))
         if not (work or acks or trims):
@@ -197,19 +203,23 @@ class Sequencer:
                 window.retries.setdefault(id_, []).append(client)
         return attachment, size, commitment, list(fresh), list(fresh.values())
 
-    def _number(self, stream: Stream, group: Group, now_ns: int, shared: Shared) -> Run:
+    def _number(self, stream: Stream, group: Group, at_ns: int, shared: Shared) -> Run:
         """Give the records of a group the next numbers of their stream, and frame them."""
         attachment, size, commitment, ids, payloads = group
         seq = stream.head + 1
-        parts = shared.get(size) if commitment is None else self._tagged_parts(stream, group, seq, now_ns)
+        if at_ns < stream.stamped_ns:  # The clock was set back; stamps do not go back within a stream.
+            at_ns = stream.stamped_ns
+            shared = {}
+        stream.stamped_ns = at_ns
+        parts = shared.get(size) if commitment is None else self._tagged_parts(stream, group, seq, at_ns)
         if parts is None:
-            parts = shared[size] = _shared_parts(now_ns, None, size)
+            parts = shared[size] = _shared_parts(at_ns, None, size)
         header, suffix, sizes = parts
         count = len(ids)
         stream.head += count
         if count == 1:
             data = b"".join((header, stream.prefix, seq.to_bytes(8, "big"), suffix, payloads[0]))
-            return Run(seq, now_ns, attachment.handles, ids, sizes, data)
+            return Run(seq, at_ns, attachment.handles, ids, sizes, data)
         low = seq & 0xFF
         if low + count <= 256:  # Numbers that differ in their last byte only: as a rule.
             lead = header + stream.prefix + (seq >> 8).to_bytes(7, "big")
@@ -220,9 +230,9 @@ class Sequencer:
         pieces = [lead, b"", suffix, b""] * count
         pieces[1::4] = ends
         pieces[3::4] = payloads
-        return Run(seq, now_ns, attachment.handles * count, ids, sizes * count, b"".join(pieces))
+        return Run(seq, at_ns, attachment.handles * count, ids, sizes * count, b"".join(pieces))
 
-    def _tagged_parts(self, stream: Stream, group: Group, seq: int, now_ns: int) -> tuple[bytes, bytes, list[int]]:
+    def _tagged_parts(self, stream: Stream, group: Group, seq: int, at_ns: int) -> tuple[bytes, bytes, list[int]]:
         attachment, size, commitment, _, _ = group
         assert commitment is not None
         tag = franking_tag(
@@ -230,10 +240,10 @@ class Sequencer:
             commitment=commitment,
             stream=stream.key,
             seq=seq,
-            at_ns=now_ns,
+            at_ns=at_ns,
             handle=attachment.handle,
         )
-        return _shared_parts(now_ns, tag, size)
+        return _shared_parts(at_ns, tag, size)
 
     def _committed(
         self,
@@ -313,9 +323,9 @@ class Sequencer:
                         client.refuse(code, wire.PUBLISH, id_)
 
 
-def _shared_parts(now_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, list[int]]:
+def _shared_parts(at_ns: int, tag: bytes | None, size: int) -> tuple[bytes, bytes, list[int]]:
     """Return (frame header, what stands between number and payload, [frame length]) for payloads of `size` bytes."""
-    suffix = wire.message_suffix(now_ns, tag, size)
+    suffix = wire.message_suffix(at_ns, tag, size)
     message_bytes = wire.MESSAGE_PREFIX_BYTES + 8 + len(suffix) + size
     header = framing.header(framing.BINARY, message_bytes)
     return header, suffix, [len(header) + message_bytes]

@@ -203,7 +203,7 @@ class Session(Peer):
                     self._subscribe(record)
                 case wire.Time():
                     self._spend(WORK_REQUEST)
-                    stamp_ns = self.hub.now_ns
+                    stamp_ns = self.hub.wall_ns
                     self.hub.push(self.box, frame_of(wire.Timed(record.sent_ns, stamp_ns, stamp_ns)))
                 case _:
                     about = record.number
@@ -229,7 +229,7 @@ class Session(Peer):
             int(KEEPALIVE_S * 1000),
             self._rates.control_per_s,
         )
-        self.hub.push(self.box, frame_of(wire.Welcome(wire.VERSION, self.challenge, self.hub.now_ns, limits)))
+        self.hub.push(self.box, frame_of(wire.Welcome(wire.VERSION, self.challenge, self.hub.wall_ns, limits)))
 
     def _subscribe(self, record: wire.Subscribe) -> None:
         capability = self.hub.verifier.check(
@@ -237,7 +237,7 @@ class Session(Peer):
             use=record.use,
             proof=record.proof,
             challenge=self.challenge,
-            now_s=self.hub.now_ns // NS_PER_S,
+            now_s=self.hub.wall_ns // NS_PER_S,
         )
         self.hub.subscribe(self, capability, record)
 

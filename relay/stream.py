@@ -128,6 +128,7 @@ class Stream:
         "queued",
         "quorum",
         "served",
+        "stamped_ns",
         "states",
         "targets",
         "trimmed",
@@ -160,7 +161,7 @@ class Stream:
     def restart(self, epoch: int) -> None:
         """Begin an epoch: nothing numbered, nothing remembered."""
         self.epoch = epoch
-        self.head = self.served = 0
+        self.head = self.served = self.stamped_ns = 0
         self.first = 1
         self.trimmed = 0
         self.acks = None

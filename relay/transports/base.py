@@ -20,6 +20,7 @@ from relay.buckets import Buckets
 from relay.hub import Hub
 from relay.limits import CHALLENGE_BYTES, DESCRIPTORS_RESERVED, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
 from relay.peer import Echo, Peer
+from relay.retention import PACE, RetentionClock
 from relay.session import Rates, Session
 from relay.store import Store
 from relay.store.worker import Worker
@@ -40,8 +41,12 @@ def ending_signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, *([] if outlives else [signal.SIGHUP])]
 
 
+STEP_NS_MIN: Final = 1_000_000
+"""Smaller differences between the clocks are noise of reading them."""
+
+
 class Clock:
-    """Unix time in ns that never steps back: the wall clock at start, and the monotonic clock from there."""
+    """Time in ns that never steps: the wall clock at start, and the monotonic clock from there. Timers go by it."""
 
     __slots__ = ("_offset_ns",)
 
@@ -78,6 +83,7 @@ class Relay:
         retain_s: float = RETAIN_S,
         drain_s: float = DRAIN_S,
         clock: Callable[[], int] | None = None,
+        wall: Callable[[], int] | None = None,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.store = store
@@ -86,6 +92,7 @@ class Relay:
         self.retain_s = retain_s
         self.drain_s = drain_s
         self.clock = clock or Clock()
+        self._wall = wall or (self.clock if clock else time.time_ns)
         self.log = log
         self.workers = [] if store.instant else [Worker("read"), Worker("write")]
         read, write = (worker.submit for worker in self.workers) if self.workers else (inline, inline)
@@ -112,7 +119,8 @@ class Relay:
         self.loop_lag_ns = 0
         self._ticked_ns = self.hub.now_ns
         self._wheel = Wheel(self.hub.now_ns / NS_PER_S)
-        self._swept_ns = self.hub.now_ns
+        self._swept_ns = self.hub.now_ns - int(EXPIRY_SWEEP_S * NS_PER_S)
+        self._retention = RetentionClock(store.swept_ns)
 
     def _watch(self) -> None:
         counters, watch = self.hub.counters, self.journal.watch
@@ -160,6 +168,7 @@ class Relay:
     def tick(self) -> None:
         """Once a second: time limits, what the store could not read, retention."""
         now_ns = self.hub.now_ns = self.clock()
+        self._follow_the_wall_clock()
         self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
         self._ticked_ns = now_ns
         self.journal.look(now_ns)
@@ -170,8 +179,29 @@ class Relay:
             if member in self.peers:
                 self._wheel.schedule(member, member.tick())
         if now_ns - self._swept_ns >= EXPIRY_SWEEP_S * NS_PER_S:
+            self._sweep(now_ns - self._swept_ns)
             self._swept_ns = now_ns
-            self.hub.expire(now_ns - int(self.retain_s * NS_PER_S), now_ns, int(EXPIRY_SWEEP_S * NS_PER_S))
+
+    def _follow_the_wall_clock(self) -> None:
+        # The thread may lose its core between the two readings, which makes the difference larger.
+        step_ns = min(-self.clock() + self._wall() for _ in range(3))
+        changed_ns = step_ns - self.hub.step_ns
+        if abs(changed_ns) >= STEP_NS_MIN:
+            self.hub.step_ns = step_ns
+            if abs(changed_ns) >= NS_PER_S:
+                word = "forward" if changed_ns > 0 else "back"
+                self.log(f"the clock was set {word} by {abs(changed_ns) / NS_PER_S:.0f} s: expiry and stamps follow")
+
+    def _sweep(self, elapsed_ns: int) -> None:
+        was_behind = self._retention.behind_ns > 0
+        believed_ns = self._retention.believe(self.hub.wall_ns, elapsed_ns)
+        behind_ns = self._retention.behind_ns
+        if behind_ns and not was_behind:
+            self.log(
+                f"the clock is {behind_ns / NS_PER_S / 86_400:.1f} days ahead of the last sweep of old records: they are "
+                f"deleted at {PACE} times the pace, for {behind_ns / NS_PER_S / 3600 / PACE:.1f} hours; if it is wrong, set it"
+            )
+        self.hub.expire(believed_ns - int(self.retain_s * NS_PER_S), believed_ns, int(EXPIRY_SWEEP_S * NS_PER_S))
 
     def drain_workers(self) -> None:
         """Take the store's answers."""
