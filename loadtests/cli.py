@@ -1,4 +1,4 @@
-"""`relaymark run` and `relaymark report`: options to plans. Locust, and with it gevent, is imported only when called.
+"""`relaymark run` and `relaymark report`: options to a run. Locust, which patches the process, is imported only when called.
 
 Exit codes: 0 done, 99 a threshold was not met, 104 options that cannot work, 105 interrupted, 120 the run is invalid,
 122 the target did not start or does not speak the protocol.

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from msgspec.structs import replace
 
 from loadtests.address import parse_url
@@ -45,8 +45,14 @@ class CannotRun(Exception):
         self.problems = problems
 
 
-def _says(help: str) -> Parameter:  # noqa: A002  # as cyclopts calls it
-    return Parameter(help=help, negative=())
+_TARGET: Final = Group("Target", sort_key=1)
+_LOAD: Final = Group("Load", sort_key=2)
+_REACHED: Final = Group("How the target is reached", sort_key=3)
+_TOLD: Final = Group("What is told", sort_key=4)
+
+
+def _says(help: str, group: Group = _LOAD) -> Parameter:  # noqa: A002  # as cyclopts calls it
+    return Parameter(help=help, group=group, negative=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +60,24 @@ class HandshakeOptions:
     """How a relay is reached that asks for more than its address."""
 
     tls_ca: Annotated[
-        str | None, _says("File with the authority that signed the target's certificate. Default: the system's.")
+        str | None,
+        _says("File with the authority that signed the target's certificate. Default: the system's.", _REACHED),
     ] = None
     header: Annotated[
-        list[str] | None, _says('Of the opening handshake, "NAME: VALUE"; may be repeated. Stands in no result.')
+        list[str] | None,
+        _says('Of the opening handshake, "NAME: VALUE"; may be repeated. Stands in no result.', _REACHED),
     ] = None
     query: Annotated[
-        list[str] | None, _says("NAME=VALUE, added to the target's address; may be repeated. Stands in no result.")
+        list[str] | None,
+        _says("NAME=VALUE, added to the target's address; may be repeated. Stands in no result.", _REACHED),
     ] = None
-    token_file: Annotated[str | None, _says("File with a token: sent as `Authorization: Bearer TOKEN`.")] = None
-    origin: Annotated[str | None, _says("Origin of the opening handshake, as a browser sends it.")] = None
-    subprotocol: Annotated[str | None, _says("WebSocket subprotocol to offer instead of the dialect's own.")] = None
+    token_file: Annotated[str | None, _says("File with a token: sent as `Authorization: Bearer TOKEN`.", _REACHED)] = (
+        None
+    )
+    origin: Annotated[str | None, _says("Origin of the opening handshake, as a browser sends it.", _REACHED)] = None
+    subprotocol: Annotated[
+        str | None, _says("WebSocket subprotocol to offer instead of the dialect's own.", _REACHED)
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +91,29 @@ class LoadOptions(HandshakeOptions):
     seed: Annotated[int, _says("Equal seeds give equal schedules, whatever the number of workers.")] = 1
     suite: Annotated[str, _says(f"How records are sealed: {', '.join(SUITES)}.")] = "sender-key"
     drain: Annotated[str, _says("How long the last records may take to arrive: 5, 5s or 1m.")] = "5s"
-    targets: Annotated[str | None, _says(f"File with targets of yours. Default: ./{TARGETS_FILE}, if it is there.")] = (
-        None
-    )
+    targets: Annotated[
+        str | None, _says(f"File with your targets. Default: ./{TARGETS_FILE}, if it is there.", _TARGET)
+    ] = None
     target_pid: Annotated[
-        int | None, _says("Process of a target that runs here: its CPU and memory, and its children's, are observed.")
+        int | None,
+        _says("Process of a target that runs here: its CPU and memory, and its children's, are observed.", _TARGET),
     ] = None
     target_metrics: Annotated[
-        str | None, _says("http://HOST:PORT/PATH of the target's own metrics, for the report.")
+        str | None, _says("http://HOST:PORT/PATH of the target's own metrics, for the report.", _TARGET)
     ] = None
     target_series: Annotated[
-        list[str] | None, _says("Name of a metric of the target's, shown over the load's charts; may be repeated.")
+        list[str] | None, _says("Name of a metric of the target's, charted in the report; may be repeated.", _TARGET)
     ] = None
     threshold: Annotated[
         list[str] | None,
-        _says('A condition such as "deliver{kind=message}: p(99)<50ms"; may be repeated. Code 99 if one is not met.'),
+        _says(
+            'A condition such as "deliver{kind=message}: p(99)<50ms"; may be repeated. Code 99 if one is not met.',
+            _TOLD,
+        ),
     ] = None
-    out: Annotated[str | None, _says("Folder for the results; each run makes its own in it. Default: none.")] = None
+    out: Annotated[str | None, _says("Folder for the results; each run makes its own in it. Default: none.", _TOLD)] = (
+        None
+    )
     clock_shift_ms: Annotated[
         list[float] | None,
         _says("A fault to inject: the clock of the first, second, ... worker is off by this; may be repeated."),
@@ -113,7 +132,8 @@ class RunOptions(LoadOptions):
         str,
         _says(
             "A relay that is started and stopped here (`relaymark targets` lists them), a section of targets.toml, or one"
-            " that runs: DIALECT@ws://HOST:PORT/PATH, FILE.py:Class@wss://HOST, ws://HOST:PORT for a reference relay."
+            " that runs: DIALECT@ws://HOST:PORT/PATH, FILE.py:Class@wss://HOST, ws://HOST:PORT for a reference relay.",
+            _TARGET,
         ),
     ] = "reference"
     participants: Annotated[int, _says("People who take part.")] = PARTICIPANTS_DEFAULT
@@ -121,19 +141,19 @@ class RunOptions(LoadOptions):
     workers: Annotated[int | None, _says("Processes that offer the load. Default: one a core, less the relay's.")] = (
         None
     )
-    tls: Annotated[bool, _says("Serve and connect with TLS, by a certificate of the harness's own.")] = False
-    store: Annotated[str, _says("Of the reference relay: memory, sqlite (in the run's folder) or sqlite:PATH.")] = (
-        "memory"
-    )
-    transport: Annotated[str, _says(f"Of the reference relay: {', '.join(catalogue.TRANSPORTS)}.")] = (
+    tls: Annotated[bool, _says("Serve and connect with TLS, by a certificate of the harness's own.", _TARGET)] = False
+    store: Annotated[
+        str, _says("Of the reference relay: memory, sqlite (in the run's folder) or sqlite:PATH.", _TARGET)
+    ] = "memory"
+    transport: Annotated[str, _says(f"Of the reference relay: {', '.join(catalogue.TRANSPORTS)}.", _TARGET)] = (
         catalogue.TRANSPORTS[0]
     )
-    out: Annotated[str, _says("Folder for the results; each run makes its own in it.")] = "runs"
-    json: Annotated[bool, _says("Print the result as JSON instead of tables.")] = False
-    ui: Annotated[bool, _says(f"Also open Locust's web page on {UI_HOST}:{UI_PORT}.")] = False
-    quiet: Annotated[bool, _says("Show no progress.")] = False
-    metrics: Annotated[str | None, _says("HOST:PORT of a listener for Prometheus.")] = None
-    linger: Annotated[str, _says("How long the page and the metrics stay after the end.")] = "0"
+    out: Annotated[str, _says("Folder for the results; each run makes its own in it.", _TOLD)] = "runs"
+    json: Annotated[bool, _says("Print the result as JSON instead of tables.", _TOLD)] = False
+    ui: Annotated[bool, _says(f"Also open Locust's web page on {UI_HOST}:{UI_PORT}.", _TOLD)] = False
+    quiet: Annotated[bool, _says("Show no progress.", _TOLD)] = False
+    metrics: Annotated[str | None, _says("HOST:PORT of a listener for Prometheus.", _TOLD)] = None
+    linger: Annotated[str, _says("How long the page and the metrics stay after the end.", _TOLD)] = "0"
 
 
 def settings_of(options: LoadOptions, base: Settings) -> tuple[Settings, list[str]]:
