@@ -134,6 +134,9 @@ def _run_child(words: list[str]) -> None:
         except OSError as error:
             sys.exit(f"relaymark: {words[1]} could not be started: {error.strerror}")
     elif words[:1] == ["-m"]:
+        from relay import output
+
+        output.guard()
         del sys.argv[1:3]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:

@@ -5,7 +5,6 @@ Exit codes: 0 done, 104 options that cannot work, 105 interrupted, 70 a fault of
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
@@ -188,7 +187,7 @@ def mint(
 
     from nacl.signing import SigningKey
 
-    from relay import capability, limits
+    from relay import capability, limits, output
 
     problems = []
     wanted = 0
@@ -226,7 +225,10 @@ def mint(
             quorum=quorum,
         )
         print(json.dumps({"capability": made.hex()}))
-    return 0
+        if output.failed():
+            return EXIT_INTERRUPTED
+    sys.stdout.flush()
+    return EXIT_INTERRUPTED if output.failed() else 0
 
 
 def _key_bytes(text: str, what: str, problems: list[str]) -> bytes:
@@ -254,16 +256,15 @@ def main() -> None:
     """Entry point of the console script."""
     from cyclopts import CycloptsError
 
+    from relay import output
+
+    output.guard()
     try:
         result = app(exit_on_error=False, print_error=True, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError:
         sys.exit(EXIT_CONFIGURATION)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # Who read the output is gone, as `head` is when it has enough. What is left of it must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         # A command that is found by its string fails with an ImportError, caused by the one that says what is missing.
