@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test check format lint types bench setup lock peers fuzz clean
+.PHONY: help run test check format lint types bench setup lock peers fuzz torture-store clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ peers: $(READY) ## install what the relay is measured against
 # Hostile connections against the relay in one process; a fault prints the number that replays it.
 fuzz: $(READY) ## hostile bytes for the relay, SECONDS=60 of them
 	$(BIN)/python tests/relay/fuzz_relay.py --seconds $(or $(SECONDS),60)
+
+# Kills, simulated power cuts and flipped bits for the SQLite store; says what it saw. ARGS="--flips 1000" for more.
+torture-store: $(READY)
+	$(BIN)/python tests/relay/torture_store.py $(ARGS)
 
 clean: ## remove what the targets here have made
 	rm -rf $(VENV) .peers build dist *.egg-info

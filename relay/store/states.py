@@ -44,6 +44,7 @@ class States:
         self._taken_up: dict[int, Unwritten] = {}
         self.changed: set[int] = set()
         self._written: set[int] = set()
+        self._begun: set[int] = set()
 
     def load(self, numbers: Iterable[int]) -> None:
         """Have the states of these streams at hand, those that are intact."""
@@ -70,13 +71,18 @@ class States:
         """Return the state of a stream that was asked for, None if it is damaged."""
         return self._known.get(number)
 
+    def begin(self, numbers: Iterable[int]) -> None:
+        """Write the rows of streams that the database does not have, before anything of theirs."""
+        if self._taken_up:
+            for number in numbers:
+                if number in self._taken_up and number not in self._begun:
+                    self._begun.add(number)
+                    self._write_stream(self._taken_up[number])
+
     def write(self) -> None:
         """Put what changed into the transaction."""
         changed = sorted(self.changed)
-        if self._taken_up:
-            for number in changed:
-                if number in self._taken_up and number not in self._written:
-                    self._write_stream(self._taken_up[number])
+        self.begin(changed)
         rows: list[tuple[object, ...]] = [(number, pack_state(number, self._known[number])) for number in changed]
         insert_rows(self._connection, "state", 2, rows, statements.PUT_STATE)
         self._written |= self.changed
@@ -100,21 +106,17 @@ class States:
                 new += unwritten.is_new
         self._taken_up.clear()
         self._written.clear()
+        self._begun.clear()
         if len(self._known) > STATES_REMEMBERED_MAX:
             self._known.clear()
         return new
 
-    def rolled_back(self, number: int | None = None) -> None:
-        """The transaction does not stand, or not what it did to one stream."""
-        if number is not None:
-            self._known.pop(number, None)
-            self._taken_up.pop(number, None)
-            self._written.discard(number)
-            self.changed.clear()
-            return
+    def rolled_back(self) -> None:
+        """The transaction does not stand."""
         self._known.clear()
         self._taken_up.clear()
         self._written.clear()
+        self._begun.clear()
         self.changed.clear()
 
     def forget(self, number: int) -> None:

@@ -104,7 +104,7 @@ class Writer:
                     full += [number for number, _ in runs]
                     forgotten = self._transact(lambda: self._apply([], batch))
                 elif is_damage(error):
-                    forgotten = self._transact(lambda: self._apply_one_by_one(runs, batch, damaged))
+                    forgotten = self._apply_one_by_one(runs, batch, damaged)
                 else:
                     raise
         except BaseException as error:
@@ -192,24 +192,17 @@ class Writer:
         return forgotten
 
     def _attempt(self, number: int, part: Batch, forgotten: list[tuple[int, int]]) -> bool:
-        row = self._row
+        """Make a part of a batch a transaction of its own: a savepoint cannot be gone back to once SQLite saw damage."""
         saved = self._forgetting.saved()
-        self._connection.execute("SAVEPOINT part")
         try:
-            self._states.load([number])
-            forgotten += self._apply(part.runs, part)
+            forgotten += self._transact(lambda: self._apply(part.runs, part))
         except sqlite3.DatabaseError as error:
             if not (is_damage(error) or isinstance(error, sqlite3.IntegrityError)):
                 raise
             self._damage.note("page", number)
-            self._connection.execute("ROLLBACK TO part")
-            self._row = row
-            self._states.rolled_back(number)
             self._forgetting.restore(saved)
             self._forgetting.give_up()
             return False
-        finally:
-            self._connection.execute("RELEASE part")
         return True
 
     def _append(self, runs: list[tuple[int, Run]]) -> None:
@@ -232,6 +225,7 @@ class Writer:
             changed.add(number)
             self._wal_bytes += len(blob)
         self._row = row
+        self._states.begin(changed)
         insert_rows(self._connection, "body", 5, bodies)
         insert_rows(self._connection, "span", 4, spans)
         # An estimate: beside the blobs each row changes about two pages.
