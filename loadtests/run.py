@@ -151,7 +151,7 @@ class _Session:
         with engine:
             os.nice(MASTER_NICENESS)  # behind the start of the workers, which would inherit it
             self._console.print(self._describe(settings), soft_wrap=True, highlight=False)
-            served = self._serve_metrics(engine.master, facts, found)
+            served = self._serve_metrics(engine.master, found)
             if options.ui:
                 engine.open_page(UI_HOST, UI_PORT)
                 self._console.print(f"Locust's page: http://{UI_HOST}:{UI_PORT}", highlight=False)
@@ -205,7 +205,7 @@ class _Session:
 
             return engine.run(settings, facts, show)
 
-    def _serve_metrics(self, master: Master, facts: RunFacts, found: OpenTarget) -> bool:
+    def _serve_metrics(self, master: Master, found: OpenTarget) -> bool:
         options = self._options
         if options.metrics is None:
             return False
@@ -213,7 +213,7 @@ class _Session:
         collector = exporter.LoadtestCollector(
             lambda: snapshot_of(master.collector, master.phase),
             scenario=self._checked.settings.scenario,
-            target=facts.target,
+            target=self._checked.target.label,
             run=self._checked.settings.run,
         )
         try:

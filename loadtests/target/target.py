@@ -144,6 +144,11 @@ class Target(Struct, frozen=True, kw_only=True):
         return self.program is not None
 
     @property
+    def label(self) -> str:
+        """Label of the metrics of its runs: its name, but no address and no path of a file."""
+        return self.dialect.rpartition(":")[2] if "://" in self.name else self.name
+
+    @property
     def tells_metrics(self) -> bool:
         """It has a page of metrics: the reference relay's is found when it starts."""
         return bool(self.metrics) or isinstance(self.program, ReferenceVariant)

@@ -58,6 +58,9 @@ def test_addresses_of_relays_that_run(folder: Path) -> None:
     assert read("ws://127.0.0.1:8765").dialect == "reference"
     nats = read("nats@wss://host:4/x")
     assert (nats.dialect, nats.url, nats.started) == ("nats", "wss://host:4/x", False)
+    assert nats.label == "nats", "an address is no label of a metric"
+    assert read("mine.py:Mine@ws://h:1").label == "Mine"
+    assert CATALOGUE["reference@uvloop"].label == "reference@uvloop"
     redis = read("redis@redis://127.0.0.1")
     assert (redis.url, redis.websocket) == ("tcp://127.0.0.1:6379", False)
 
