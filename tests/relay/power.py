@@ -21,7 +21,7 @@ _POINTER = ctypes.c_void_p
 _WRITE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64)
 _TRUNCATE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, ctypes.c_int64)
 _SYNC = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, ctypes.c_int)
-_OPEN = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, ctypes.c_char_p, _POINTER, ctypes.c_int, _POINTER)
+_OPEN = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER)
 
 
 class _Vfs(ctypes.Structure):
@@ -99,10 +99,11 @@ def recording() -> Iterator[Recorder | None]:
     call = _OPEN(theirs)
     recorder = Recorder()
 
-    def on_open(vfs: int, name: bytes | None, file: int, flags: int, out: int) -> int:
+    def on_open(vfs: int, name: int | None, file: int, flags: int, out: int) -> int:
         result = int(call(vfs, name, file, flags, out))
         if result == 0 and name:
-            recorder.wrap(file, Path(name.decode()).name)
+            # The pointer itself is passed on: SQLite keeps it as the file's name.
+            recorder.wrap(file, Path(ctypes.string_at(name).decode()).name)
         return result
 
     ours = _OPEN(on_open)
