@@ -29,7 +29,7 @@ def gate(
     metrics: Annotated[list[MetricName] | None, Parameter(consume_multiple=True, negative=())] = None,
     allow_dirty: Annotated[bool, _Flag] = False,
     target: tuple[str, str] | None = None,
-    targets_file: Path | None = None,
+    targets: str | None = None,
     scenario: str = "mix",
     participants: int = 400,
     rate: float | None = None,
@@ -67,8 +67,8 @@ def gate(
     target
         Two relays, the old one and the new one: names of `relaymark targets`, or sections of targets.toml that say how
         each is started, such as ["./old/relay", "--port", "{port}"].
-    targets_file
-        Where sections of targets are read from. Default: targets.toml, if there is one here.
+    targets
+        File with targets of yours. Default: ./targets.toml, if it is there.
     scenario
         What the latency of targets is measured under.
     participants
@@ -101,7 +101,7 @@ def gate(
             allow_dirty=allow_dirty,
             results=results,
             target=target,
-            targets_file=targets_file,
+            targets=targets,
             work=TargetWork(scenario=scenario, participants=participants, rate=rate),
             json=json,
             markdown=markdown,

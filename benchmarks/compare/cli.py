@@ -6,28 +6,27 @@ are invalid, 122 a target did not start, or none is installed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from benchmarks.compare.measurements import PARTICIPANTS, ROUNDS_MIN, ComparePlan, plan
 from benchmarks.rig.files import unwritable
 from benchmarks.rig.say import complain
-from loadtests.options import cannot_write, read_thresholds
+from loadtests.options import HandshakeOptions, cannot_write, read_thresholds, target_named, with_handshake
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
 from loadtests.settings import problems_of, seconds
-from loadtests.target.spec import SpecError, read
-from loadtests.target.target import Target
 
 DEFAULT: Final = ("reference", "reference@trio-websocket", "reference@uvloop", "nats", "bun")
 ROUNDS_MAX: Final = 1000
 _FLAG: Final = Parameter(negative=())
+_NO_HANDSHAKE: Final = HandshakeOptions()
 
 
 def compare(
-    *targets: str,
+    *relays: str,
     scenario: str = "mix",
     participants: int = PARTICIPANTS,
     rate: float | None = None,
@@ -36,7 +35,8 @@ def compare(
     rounds: int | None = None,
     seed: int = 1,
     threshold: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    targets_file: Path | None = None,
+    targets: str | None = None,
+    handshake: Annotated[HandshakeOptions, Parameter(name="*")] = _NO_HANDSHAKE,
     json: Path | None = None,
     markdown: Path | None = None,
     out: Path = Path("runs"),
@@ -49,7 +49,7 @@ def compare(
 
     Parameters
     ----------
-    targets
+    relays
         Names of `relaymark targets`, DIALECT@URL, FILE.py:Class@URL, or sections of targets.toml. The ratios are to the
         first. Default: reference reference@trio-websocket reference@uvloop nats bun.
     scenario
@@ -68,8 +68,10 @@ def compare(
         Equal seeds give equal schedules.
     threshold
         As of `relaymark run`, asked of each target over all its rounds; may be given several times.
-    targets_file
-        Where sections of targets are read from. Default: targets.toml, if there is one here.
+    targets
+        File with targets of yours. Default: ./targets.toml, if it is there.
+    handshake
+        How relays that run already are reached.
     json
         Also write every figure to this file.
     markdown
@@ -81,7 +83,12 @@ def compare(
     planned = _plan(scenario, participants, rate, duration, quick, rounds, seed, problems)
     thresholds, wrong = read_thresholds(threshold)
     problems += wrong
-    chosen = _targets(list(targets or DEFAULT), targets_file, problems)
+    names = list(relays or DEFAULT)
+    problems += [f"{name} is named twice." for name in dict.fromkeys(names) if names.count(name) > 1]
+    chosen = [target_named(name, targets, HandshakeOptions(), problems, name) for name in names]
+    reached = with_handshake(handshake, planned.settings(""), problems)
+    if handshake != _NO_HANDSHAKE and all(target.started for target in chosen):
+        problems.append("--header and the like are for relays that run already, and all of these are started here.")
     problems += unwritable({"json": json, "markdown": markdown})
     if problem := cannot_write(out):
         problems.append(problem)
@@ -89,7 +96,7 @@ def compare(
         return complain("relaymark compare", problems, EXIT_CONFIGURATION)
     from benchmarks.compare import command  # gevent, which the engine needs, changes the process that imports it
 
-    return command.run(chosen, planned, thresholds, out=out, json=json, markdown=markdown)
+    return command.run(chosen, replace(planned, reached=reached), thresholds, out=out, json=json, markdown=markdown)
 
 
 def _plan(
@@ -121,14 +128,3 @@ def _plan(
     )
     problems += problems_of(made.settings(""))
     return made
-
-
-def _targets(names: Sequence[str], file: Path | None, problems: list[str]) -> list[Target]:
-    problems += [f"{name} is named twice." for name in dict.fromkeys(names) if names.count(name) > 1]
-    found = []
-    for name in names:
-        try:
-            found.append(read(name, file))
-        except SpecError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    return found

@@ -15,7 +15,7 @@ from benchmarks.rig.processes import choose_cores
 from benchmarks.rig.say import complain, say
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
-from loadtests.options import CannotRun
+from loadtests.options import CannotRun, without_secrets
 from loadtests.report.html import render
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
@@ -69,7 +69,7 @@ def run(
         measured=measured,
         thresholds=thresholds,
         started_unix_ns=started_unix_ns,
-        command=("relaymark", *sys.argv[1:]),
+        command=without_secrets(["relaymark", *sys.argv[1:]]),
         interrupted=interrupted,
     )
     print(text(comparison, plain))

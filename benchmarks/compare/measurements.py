@@ -28,6 +28,8 @@ class ComparePlan(Struct, frozen=True, kw_only=True):
     warmup_s: float
     saturate_s: float
     held: int
+    reached: Settings | None = None
+    """How relays that run already are reached: the opening handshake of these settings."""
 
     def settings(self, run: str) -> Settings:
         """Return the run of a turn, still without a target."""
@@ -87,6 +89,6 @@ def plan(
         run_s=run_s or (2.0 if quick else 6.0),
         probe_s=0.5 if quick else 1.0,
         warmup_s=0.3 if quick else 0.5,
-        saturate_s=1.0 if quick else 2.0,
+        saturate_s=1.5 if quick else 2.0,
         held=1_000 if quick else 4_000,
     )

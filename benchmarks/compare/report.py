@@ -298,7 +298,7 @@ def content(comparison: Comparison) -> bytes:
         "command": comparison.command,
         "started_unix_ns": comparison.started_unix_ns,
         "interrupted": comparison.interrupted,
-        "plan": comparison.plan,
+        "plan": msgspec.structs.replace(comparison.plan, reached=None),  # may hold secrets
         "rate": measured.rate,
         "closed_window": {"work": describe(), "checked": COUNTING_ONLY},
         "targets": {

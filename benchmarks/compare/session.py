@@ -25,10 +25,12 @@ from benchmarks.fast_load.workbench import Workbench, usage_of
 from benchmarks.rig.processes import ServerError
 from benchmarks.rig.say import say
 from loadtests.address import TargetError
+from loadtests.dialects.find import DialectError
 from loadtests.report.words import main_histogram
 from loadtests.results.files import write
 from loadtests.results.thresholds import Threshold
 from loadtests.settings import Settings
+from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget
 from loadtests.target.target import Target
 
@@ -47,7 +49,9 @@ def measure(
 ) -> None:
     """Fill `measured`, so that what was measured until an interruption is there. A target that fails is left out."""
     for target in targets:
-        if target.started:
+        if not target.started:
+            _attempt(measured, target, bench, folder, "greeting", partial(_greet, plan))
+        else:
             probe = _attempt(measured, target, bench, folder, "probe", partial(_probe, plan, bench))
             if probe is not None:
                 measured.probes[target.name] = probe
@@ -93,7 +97,7 @@ def _attempt(
         with bench.opened(target, folder) as found:
             measured.versions.setdefault(target.name, found.version)
             return run(target, found, folder)
-    except (TargetError, LoadError, ServerError, OSError) as error:
+    except (TargetError, LoadError, ServerError, DialectError, OSError) as error:
         bench.go_on()  # what an interruption broke is no failure
         measured.failures[target.name] = f"{target.name}: {error} (see {folder})"
         say(measured.failures[target.name])
@@ -139,5 +143,22 @@ def _turn(
     return Turn(target=target.name, round=number, result=result, others_cpu=others_cpu, saturation=saturation)
 
 
+def _greet(plan: ComparePlan, target: Target, found: OpenTarget, _folder: Path) -> bool:
+    """Return once the target has let us in."""
+    greet(_settings(plan, "greeting", target, found))
+    return True
+
+
 def _settings(plan: ComparePlan, run: str, target: Target, found: OpenTarget) -> Settings:
-    return replace(plan.settings(run), url=found.address.url, dialect=target.dialect)
+    settings = replace(plan.settings(run), url=found.address.url, dialect=target.dialect)
+    if target.started or plan.reached is None:
+        return settings
+    reached = plan.reached
+    return replace(
+        settings,
+        ca=reached.ca,
+        headers=reached.headers,
+        query=reached.query,
+        origin=reached.origin,
+        subprotocol=reached.subprotocol,
+    )

@@ -52,7 +52,7 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class JoinedStream:
     """The connection has joined: the stream's number, and the sequence number after which records follow."""
 
     number: int
@@ -68,19 +68,19 @@ class ClientSide(Protocol):
     def greeting(self, stream: int, role: Role) -> bytes:
         """Return what is sent after it."""
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> JoinedStream | None:
         """Return what `received` says after the upgrade; None if more is to come. Raises CountingError."""
 
-    def frames(self, stream: int, joined: Joined) -> list[bytes]:
+    def frames(self, stream: int, joined: JoinedStream) -> list[bytes]:
         """Return the 1,024 publishes of a publisher, all of one length."""
 
-    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: JoinedStream, frames: bytearray, cycle: int) -> None:
         """Make of the publishes of a cycle, one after the other, those of a later one: ids are not used twice."""
 
-    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         """Return the counter of what a subscriber receives."""
 
-    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         """Return the counter of what a publisher receives."""
 
 
@@ -144,7 +144,7 @@ class RelayClient:
         hello = wire.encode(wire.Hello(version=wire.VERSION))
         return frame(hello, mask=bytes(4)) + frame(wire.encode(subscribe), mask=bytes(4))
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> JoinedStream | None:
         position = 0
         while (found := split_frame(received, position, len(received))) is not None:
             opcode, start, position = found
@@ -156,12 +156,12 @@ class RelayClient:
                 raise CountingError(f"not a record: {error}") from None
             for record in records:
                 if isinstance(record, wire.Subscribed):
-                    return Joined(number=record.number, head=record.head)
+                    return JoinedStream(number=record.number, head=record.head)
                 if not isinstance(record, wire.Welcome):
                     raise CountingError(f"the relay refused {role.value} of stream {stream}: {record}")
         return None
 
-    def frames(self, stream: int, joined: Joined) -> list[bytes]:
+    def frames(self, stream: int, joined: JoinedStream) -> list[bytes]:
         return _framed(
             [
                 wire.encode(
@@ -173,7 +173,7 @@ class RelayClient:
             ]
         )
 
-    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: JoinedStream, frames: bytearray, cycle: int) -> None:
         first = wire.Publish(
             number=joined.number, class_=wire.DURABLE, id=FIRST_ID, commitment=None, sealed=payloads()[0]
         )
@@ -185,10 +185,10 @@ class RelayClient:
         masks = rows[:, _MASKED_AT - 4 : _MASKED_AT]
         rows[:, _MASKED_AT + id_at : _MASKED_AT + id_at + 4] = ids ^ masks[:, [(id_at + byte) % 4 for byte in range(4)]]
 
-    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return relay_records(joined.number, joined.head, payloads(), answer)
 
-    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return RelayAcks(FIRST_ID, joined.head, answer)
 
 
@@ -205,23 +205,23 @@ class NatsClient:
             lines += f"SUB {_subject(stream)} 1\r\n"
         return frame(f"{lines}PING\r\n".encode(), mask=bytes(4))
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> JoinedStream | None:
         text = Unframed(lambda _: None).feed(received, len(received))
         if b"-ERR" in text:
             raise CountingError(f"NATS refused {role.value} of stream {stream}: {bytes(text)[-200:]!r}")
-        return Joined(number=stream, head=0) if b"\r\nPONG\r\n" in text else None
+        return JoinedStream(number=stream, head=0) if b"\r\nPONG\r\n" in text else None
 
-    def frames(self, stream: int, joined: Joined) -> list[bytes]:
+    def frames(self, stream: int, joined: JoinedStream) -> list[bytes]:
         line = f"PUB {_subject(stream)} {PAYLOAD_BYTES}\r\n".encode()
         return _framed([line + payload + b"\r\n" for payload in payloads()])
 
-    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: JoinedStream, frames: bytearray, cycle: int) -> None:
         """NATS has no ids."""
 
-    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return NatsRecords(f"MSG {_subject(stream)} 1 {PAYLOAD_BYTES}\r\n".encode(), payloads(), answer)
 
-    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return NatsAcks(answer)
 
 
@@ -240,23 +240,23 @@ class BunClient:
     def greeting(self, stream: int, role: Role) -> bytes:
         return b""
 
-    def ready(self, stream: int, role: Role, received: bytes) -> Joined | None:
+    def ready(self, stream: int, role: Role, received: bytes) -> JoinedStream | None:
         if len(received) < len(self.ACK):
             return None
         if received != self.ACK:
             raise CountingError(f"Bun answered {received[:60]!r}")
-        return Joined(number=stream, head=0)
+        return JoinedStream(number=stream, head=0)
 
-    def frames(self, stream: int, joined: Joined) -> list[bytes]:
+    def frames(self, stream: int, joined: JoinedStream) -> list[bytes]:
         return _framed(list(payloads()))
 
-    def renew(self, joined: Joined, frames: bytearray, cycle: int) -> None:
+    def renew(self, joined: JoinedStream, frames: bytearray, cycle: int) -> None:
         """Bun has no ids."""
 
-    def deliveries(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def deliveries(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return Frames(frame(bytes(PAYLOAD_BYTES))[:-PAYLOAD_BYTES], 0, payloads(), answer)
 
-    def acknowledgements(self, stream: int, joined: Joined, answer: Answer) -> Counter:
+    def acknowledgements(self, stream: int, joined: JoinedStream, answer: Answer) -> Counter:
         return Units(self.ACK, answer)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.fast_load.clients import ClientSide, Joined, Role
+from benchmarks.fast_load.clients import ClientSide, JoinedStream, Role
 from benchmarks.fast_load.counting import READ_BYTES_MAX, CountingError
 from benchmarks.rig.processes import Server
 from loadtests.driver.sockets import reset_on_close
@@ -24,7 +24,7 @@ class Opened:
 
     socket: socket.socket
     stream: int
-    joined: Joined
+    joined: JoinedStream
 
 
 def open_connections(client: ClientSide, server: Server, members: Sequence[tuple[int, Role]]) -> list[Opened]:

@@ -27,6 +27,7 @@ from benchmarks.rig.usage import OthersMeter
 from loadtests.control.facts import RunFacts
 from loadtests.dialects.find import find
 from loadtests.engine import Engine
+from loadtests.options import without_secrets
 from loadtests.results.environment import commit, machine
 from loadtests.results.schema import Result
 from loadtests.results.thresholds import Threshold
@@ -83,7 +84,7 @@ class Workbench:
             thresholds=thresholds,
             machine=self._machine,
             commit=self._commit,
-            command=["relaymark", *sys.argv[1:]],
+            command=without_secrets(["relaymark", *sys.argv[1:]]),
             options={"tls": found.address.tls},
         )
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import MetricName
-from benchmarks.gate.report import Judged, Report, ReportError, Subject, compare, judged, load, save
+from benchmarks.gate.report import Contender, Judged, Report, ReportError, compare, judged, load, save
 from benchmarks.gate.runs import RUN_S_MIN, RunError, TargetWork
 from benchmarks.gate.session import FULL, QUICK, ROUNDS_MIN, Collected, GatePlan, collect
 from benchmarks.gate.tree_runs import TreeRuns
@@ -27,7 +27,7 @@ from benchmarks.rig.files import unwritable, write
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.rig.say import complain, say_as
-from loadtests.options import CannotRun
+from loadtests.options import CannotRun, HandshakeOptions, target_named
 from loadtests.results.environment import commit, machine, python_version, versions
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
@@ -39,7 +39,7 @@ from loadtests.results.exit_codes import (
 )
 from loadtests.results.files import ResultsError
 from loadtests.settings import problems_of
-from loadtests.target.spec import TARGETS_FILE, SpecError, read
+from loadtests.target.spec import TARGETS_FILE
 from loadtests.target.target import Target
 
 _say = say_as("relaymark gate")
@@ -62,7 +62,7 @@ class GateOptions(Struct, frozen=True, kw_only=True):
     allow_dirty: bool
     results: tuple[Path, Path] | None
     target: tuple[str, str] | None
-    targets_file: Path | None
+    targets: str | None
     work: TargetWork
     json: Path | None
     markdown: Path | None
@@ -121,7 +121,7 @@ def _run(wanted: GateOptions) -> int:
 def _measuring(wanted: GateOptions, problems: list[str]) -> Callable[[], Report] | None:
     """Return what measures as the options ask for; what cannot work is added to `problems`."""
     if wanted.target is not None:
-        targets = _targets(wanted.target, wanted.targets_file, problems)
+        targets = _targets(wanted.target, wanted.targets, problems)
         return None if targets is None else partial(_measure_targets, wanted, *targets)
     top = _repository(wanted, problems)
     return None if top is None else partial(_measure_commits, wanted, top)
@@ -173,24 +173,20 @@ def _repository(wanted: GateOptions, problems: list[str]) -> Path | None:
     return top
 
 
-def _targets(specs: tuple[str, str], file: Path | None, problems: list[str]) -> tuple[Target, Target] | None:
+def _targets(specs: tuple[str, str], file: str | None, problems: list[str]) -> tuple[Target, Target] | None:
     """Return the targets, if they can be started here again and again."""
-    found = []
-    for spec in specs:
-        try:
-            target = read(spec, file)
-        except SpecError as error:
-            problems += [f"--target: {problem}" for problem in error.problems]
-            continue
+    unknown: list[str] = []
+    base, head = (target_named(spec, file, HandshakeOptions(), unknown) for spec in specs)
+    problems += unknown
+    for target in () if unknown else (base, head):
         if not target.started:
             problems.append(
-                f"--target {spec}: the gate starts a fresh one for every run: give it a section with its command in"
+                f"--target {target.name}: the gate starts a fresh one for every run: give it a section with its command in"
                 f" {TARGETS_FILE}."
             )
         elif (how_to_get := target.missing()) is not None:
-            problems.append(f"--target {spec}: it is not installed; to get it: {how_to_get}")
-        found.append(target)
-    return None if problems else (found[0], found[1])
+            problems.append(f"--target {target.name}: it is not installed; to get it: {how_to_get}")
+    return None if problems else (base, head)
 
 
 def plan(wanted: GateOptions) -> GatePlan:
@@ -220,7 +216,7 @@ def _measure_commits(wanted: GateOptions, top: Path) -> Report:
     notes = []
     if "instructions" in chosen.metrics and collected.tool is None:
         notes.append("instructions were not counted: install valgrind, or use a machine whose perf has the counter")
-    sides = [Subject(ref=tree.ref, commit=tree.commit) for tree in (base, head)]
+    sides = [Contender(ref=tree.ref, commit=tree.commit) for tree in (base, head)]
     return _report(sides, chosen, collected, started_ns, notes)
 
 
@@ -234,12 +230,12 @@ def _measure_targets(wanted: GateOptions, base: Target, head: Target) -> Report:
         runs = TargetRuns(base, head, wanted.work, bench)
         runs.try_out(chosen.seconds)
         collected = collect(base.name, chosen, _say, runs.pair)
-    sides = [Subject(ref=target.name, commit=runs.versions[target.name]) for target in (base, head)]
+    sides = [Contender(ref=target.name, commit=runs.versions[target.name]) for target in (base, head)]
     return _report(sides, chosen, collected, started_ns, [], runs.work.in_words())
 
 
 def _report(
-    sides: Sequence[Subject],
+    sides: Sequence[Contender],
     chosen: GatePlan,
     collected: Collected,
     started_ns: int,

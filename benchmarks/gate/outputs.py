@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.gate.decide import Decision, Word, needed
-from benchmarks.gate.report import Judged, Subject
+from benchmarks.gate.report import Contender, Judged
 from benchmarks.rig.tables import markdown as markdown_table
 from benchmarks.rig.tables import plain
 from loadtests.report.junit import Case, document
@@ -90,7 +90,7 @@ def _what_would_decide(judged: Judged) -> str:
     return f"Too few undisturbed runs: try again when nothing else uses this machine, for at least {rounds}."
 
 
-def _named(subject: Subject) -> str:
+def _named(subject: Contender) -> str:
     if not subject.commit or subject.commit.startswith(subject.ref):
         return subject.commit[:12] or subject.ref
     return f"{subject.ref} ({subject.commit[:12]})"

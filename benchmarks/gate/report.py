@@ -23,7 +23,7 @@ class ReportError(Exception):
     """A result cannot be read, or two cannot be compared; the text is a sentence."""
 
 
-class Subject(Struct, frozen=True, kw_only=True):
+class Contender(Struct, frozen=True, kw_only=True):
     """What is compared: a ref and its commit, or a target and its version, if it tells one."""
 
     ref: str
@@ -42,8 +42,8 @@ class Report(Struct, frozen=True, kw_only=True):
     started_unix_ns: int
     duration_ns: int
     command: list[str]
-    base: Subject
-    head: Subject
+    base: Contender
+    head: Contender
     work: str = ""
     """What targets were measured under; of commits it is always the same, and empty."""
     harness: str | None
@@ -59,8 +59,8 @@ class Report(Struct, frozen=True, kw_only=True):
 class Judged(Struct, frozen=True, kw_only=True):
     """What is printed: decisions and the word for all of them."""
 
-    base: Subject
-    head: Subject
+    base: Contender
+    head: Contender
     decisions: list[Decision]
     word: Word
     more_rounds: int | None

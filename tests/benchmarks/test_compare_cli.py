@@ -12,6 +12,7 @@ import pytest
 import benchmarks.compare
 from benchmarks.compare import cli
 from benchmarks.compare.measurements import ComparePlan
+from loadtests.options import HandshakeOptions
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
 from loadtests.target.target import Target
 
@@ -66,7 +67,7 @@ def test_the_plan_is_what_was_asked_for(asked: list[Any], tmp_path: Path) -> Non
 def test_a_section_of_a_file_is_a_target(asked: list[Any], tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[mine]\ndialect = "raw"\nurl = "ws://127.0.0.1:1"\n')
-    assert cli.compare("mine", "reference", targets_file=file, out=tmp_path) == 0
+    assert cli.compare("mine", "reference", targets=str(file), out=tmp_path) == 0
     assert asked[0][0] == ["mine", "reference"]
 
 
@@ -75,3 +76,13 @@ def test_more_time_gives_more_rounds(asked: list[Any], tmp_path: Path) -> None:
     ((names, plan, _),) = asked
     assert names == list(cli.DEFAULT)
     assert (plan.rounds, plan.scenario) == (10, "mix")
+
+
+def test_what_reaches_a_relay_behind_a_login_is_for_those_that_run(
+    asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handshake = HandshakeOptions(header=["X-Key: secret"], origin="https://a.example")
+    assert cli.compare("nats", "raw@ws://h:1", handshake=handshake, out=tmp_path) == 0
+    assert asked[0][1].reached.headers == (("X-Key", "secret"),)
+    assert cli.compare("nats", "reference", handshake=handshake, out=tmp_path) == EXIT_CONFIGURATION
+    assert "for relays that run already" in capsys.readouterr().err

@@ -25,6 +25,10 @@ command = ["false", "{port}"]
 [lossy]
 dialect = "raw"
 url = "ws://127.0.0.1:%d"
+
+[stranger]
+dialect = "reference"
+url = "ws://127.0.0.1:%d"
 """
 
 
@@ -32,8 +36,10 @@ url = "ws://127.0.0.1:%d"
 def test_a_relay_that_runs_is_compared_and_one_that_dies_is_named(tmp_path: Path) -> None:
     file = tmp_path / "targets.toml"
     with bare_relay(lambda number: 0 if number == 50 else 1) as server:
-        file.write_text(TARGETS % server.port)
-        command = child("compare", "lossy", "dying", "--targets-file", str(file), "--out", str(tmp_path / "runs"))
+        file.write_text(TARGETS % (server.port, server.port))
+        command = child(
+            "compare", "lossy", "dying", "stranger", "--targets", str(file), "--out", str(tmp_path / "runs")
+        )
         command += ["--rounds", "3", "--duration", "1s", "--participants", "4", "--rate", "30"]
         command += ["--threshold", "deliver: lost==0"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -45,7 +51,8 @@ def test_a_relay_that_runs_is_compared_and_one_that_dies_is_named(tmp_path: Path
     assert [result.target.name for result in results] == ["lossy"] * 3
     assert len({result.run for result in results}) == 3
     found = msgspec.json.decode((folder / "compare.json").read_bytes())
-    assert found["failures"].keys() == {"dying"}
+    assert found["failures"].keys() == {"dying", "stranger"}
+    assert "subprotocol" in found["failures"]["stranger"], "it was greeted before any load"
     assert [turn["ledger"]["lost"] for turn in found["turns"]].count(1) == 1
 
 

@@ -74,6 +74,13 @@ def test_the_file_has_order_ratios_and_every_turn() -> None:
     assert len(found["turns"]) == 6
 
 
+def test_the_file_holds_no_secret() -> None:
+    comparison = comparison_of(TWO)
+    reached = msgspec.structs.replace(comparison.plan.settings(""), headers=(("X-Key", "secret"),))
+    secret = msgspec.structs.replace(comparison.plan, reached=reached)
+    assert b"X-Key" not in report.content(msgspec.structs.replace(comparison, plan=secret))
+
+
 def test_a_relay_that_ran_already_has_no_closed_window() -> None:
     comparison = comparison_of([turn("nats", number, None) for number in range(3)])
     shown = report.text(comparison, plain)

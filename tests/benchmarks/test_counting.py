@@ -14,7 +14,7 @@ from benchmarks.fast_load.clients import (
     FIRST_ID,
     BunClient,
     ClientSide,
-    Joined,
+    JoinedStream,
     NatsClient,
     RelayClient,
     Role,
@@ -24,7 +24,7 @@ from benchmarks.fast_load.counting import CYCLE, Counter, CountingError, Unframe
 from relay import wire
 
 HEAD = 41
-READY = Joined(number=7, head=HEAD)
+READY = JoinedStream(number=7, head=HEAD)
 
 
 def no_answer(_: bytes) -> None:
@@ -256,7 +256,7 @@ def test_prepared_publishes_are_masked_and_hold_the_payloads_in_turn(client: Cli
 
 @pytest.mark.parametrize("number", [3, 200, 70_000])
 def test_the_relays_publishers_go_on_counting_from_cycle_to_cycle(number: int) -> None:
-    client, ready = RelayClient(), Joined(number=number, head=0)
+    client, ready = RelayClient(), JoinedStream(number=number, head=0)
     prepared = client.frames(3, ready)
     length = len(prepared[0])
     frames = bytearray(b"".join(prepared + prepared[:5]))  # and the beginning of the next cycle

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from benchmarks.gate import outputs
 from benchmarks.gate.decide import Word
 from benchmarks.gate.metrics import NAMES, MetricName
-from benchmarks.gate.report import Report, ReportError, Subject, compare, judged, load, save
+from benchmarks.gate.report import Contender, Report, ReportError, compare, judged, load, save
 from benchmarks.gate.runs import GateRun, Side
 from loadtests.results.environment import Machine
 from loadtests.results.files import ResultsError
@@ -41,8 +41,8 @@ def report(*, slower: float = 1.0, seed: int = 1, others: float = 0.0, machine: 
         started_unix_ns=1,
         duration_ns=90 * 10**9,
         command=["relaymark", "gate"],
-        base=Subject(ref="main", commit="a" * 40),
-        head=Subject(ref="HEAD", commit="b" * 40),
+        base=Contender(ref="main", commit="a" * 40),
+        head=Contender(ref="HEAD", commit="b" * 40),
         harness="b" * 12,
         metrics=NAMES,
         seconds=0.8,
@@ -107,7 +107,7 @@ def test_disturbed_runs_are_noted() -> None:
 def test_two_heads_are_compared() -> None:
     same = compare(report(seed=1), report(seed=2))
     assert same.word is Word.PASS
-    assert same.base == Subject(ref="HEAD", commit="b" * 40)
+    assert same.base == Contender(ref="HEAD", commit="b" * 40)
     slower = compare(report(seed=1), report(seed=2, slower=1.15))
     assert slower.word is Word.REGRESSION
     assert "different times" in slower.notes[0]
