@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 PROBE_S_MAX: Final = 5.0
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+")
+_PAGE: Final = re.compile(r"https?://[!-~]+")
 
 CERTIFICATE: Final = Path(__file__).parent / "certificate" / "cert.pem"
 CERTIFICATE_KEY: Final = CERTIFICATE.with_name("key.pem")
@@ -66,8 +69,14 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Return what ws://HOST[:PORT][/PATH], tcp://HOST:PORT or the like names. Raises ValueError with a sentence."""
-    parts = urlsplit(url)
+    """Return what ws://HOST[:PORT][/PATH], tcp://HOST:PORT or the like names. Raises ValueError with a sentence.
+
+    A host in other letters than ASCII is written as DNS has it (IDNA), such a path in percent-encoding.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"{url!r} names no host: write ws://HOST:PORT, an IPv6 address in brackets.") from None
     scheme = SCHEMES.get(parts.scheme)
     if scheme is None or not parts.hostname:
         raise ValueError(
@@ -77,7 +86,9 @@ def parse_url(url: str) -> Address:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(f"{url!r} has no valid port.") from None
+        port = 0
+    if port == 0:
+        raise ValueError(f"{url!r} has no valid port: write one from 1 to 65535.")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(
             "a relay's address has no user, query or fragment: write ws://HOST:PORT or wss://HOST:PORT, and give a query"
@@ -86,12 +97,35 @@ def parse_url(url: str) -> Address:
     if port is None and scheme.port is None:
         raise ValueError(f"{url!r} names no port: write {parts.scheme}://HOST:PORT.")
     return Address(
-        host=parts.hostname,
+        host=_host(parts.hostname),
         port=port or scheme.port or 0,
         tls=scheme.tls,
         websocket=scheme.websocket,
-        path=parts.path or "/",
+        path=encoded_path(parts.path or "/"),
     )
+
+
+def _host(name: str) -> str:
+    """Return the name of a host as DNS has it. Raises ValueError."""
+    if ":" in name:
+        return name  # an IPv6 address
+    try:
+        known = name.encode("idna").decode("ascii")  # a label has 1 to 63 characters
+    except UnicodeError:
+        known = ""
+    if not _HOST.fullmatch(known):
+        raise ValueError(f"{name!r} is not the name of a host: letters, digits, hyphens and dots, each part up to 63.")
+    return known
+
+
+def encoded_path(path: str) -> str:
+    """Return a path as a request has it; what is percent-encoded already stays as it is."""
+    return quote(path, safe="/%:@!$&'()*+,;=~", errors="surrogateescape")
+
+
+def is_page(url: str) -> bool:
+    """Return whether `url` is a page that can be asked for: of http or https, encoded as a request has it."""
+    return _PAGE.fullmatch(url) is not None
 
 
 def client_context(ca: Path | None, *, own: bool) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +19,24 @@ import msgspec
 from cyclopts import Group, Parameter
 from msgspec.structs import replace
 
-from loadtests.address import parse_url
+from loadtests.address import is_page, parse_url
 from loadtests.control import exporter
+from loadtests.dialects.find import find
 from loadtests.results.exit_codes import EXIT_CONFIGURATION
 from loadtests.results.thresholds import Threshold, ThresholdError, parse
 from loadtests.sealing.records import KIND_NAMES
 from loadtests.settings import PARTICIPANTS_DEFAULT, SUITES, Settings, problems_of, seconds
 from loadtests.target import catalogue, spec
+from loadtests.target.opening import default_cores
 from loadtests.target.spec import TARGETS_FILE
 from loadtests.target.target import Command, ReferenceVariant, Target
+from loadtests.workload.connections import connections
 
 WORKERS_MAX: Final = 256
 _SECRET: Final = ("--header", "--query")
 HIDDEN: Final = "..."
+DESCRIPTORS_SPARE: Final = 100
+"""What a worker or a relay has open besides its connections."""
 UI_HOST: Final = "127.0.0.1"
 UI_PORT: Final = 8089
 """Locust's own."""
@@ -199,6 +205,8 @@ class CheckedRun(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     thresholds: list[Threshold]
     linger_s: float
+    descriptors: int
+    """That the target must be allowed, if it is started here."""
 
 
 def check(scenario: str, options: RunOptions, run: str) -> CheckedRun:
@@ -223,10 +231,19 @@ def check(scenario: str, options: RunOptions, run: str) -> CheckedRun:
     problems += _problems_of_listeners(options, spans["linger"])
     if problem := cannot_write(Path(options.out)):
         problems.append(problem)
+    wanted = 0
+    if not problems:
+        wanted, problem = descriptors(settings, target, options.workers)
+        problems += [problem] if problem else []
     if problems:
         raise CannotRun(EXIT_CONFIGURATION, problems)
     return CheckedRun(
-        options=options, target=target, settings=settings, thresholds=thresholds, linger_s=spans["linger"]
+        options=options,
+        target=target,
+        settings=settings,
+        thresholds=thresholds,
+        linger_s=spans["linger"],
+        descriptors=wanted,
     )
 
 
@@ -236,8 +253,8 @@ def target_of(text: str, options: LoadOptions, problems: list[str], option: str 
     if options.target_pid is not None and target.started:
         problems.append("--target-pid is for a target that runs; what is started here is observed without.")
     metrics = options.target_metrics or target.metrics
-    if metrics and not metrics.startswith(("http://", "https://")):
-        problems.append(f"--target-metrics must be http://HOST:PORT/PATH, not {metrics}.")
+    if metrics and not is_page(metrics):
+        problems.append(f"--target-metrics must be http://HOST:PORT/PATH, percent-encoded, not {metrics}.")
     series = (*target.series, *(options.target_series or ()))
     if series and not (metrics or target.tells_metrics):
         problems.append("--target-series are of the page that --target-metrics names: give it, too.")
@@ -299,6 +316,7 @@ def _with_variant(target: Target, options: RunOptions, problems: list[str]) -> T
 
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LATIN: Final = bytes(range(256)).decode("latin-1")
 _OF_THE_HANDSHAKE: Final = ("host", "upgrade", "connection", "origin")
 
 
@@ -307,8 +325,8 @@ def _headers(options: HandshakeOptions, problems: list[str]) -> tuple[tuple[str,
     found: list[tuple[str, str]] = []
     for text in options.header or ():
         name, colon, value = (part.strip() for part in text.partition(":"))
-        if not colon or not _HEADER.fullmatch(name) or not value.isprintable():
-            problems.append('--header must be "NAME: VALUE" on one line.')
+        if not colon or not _HEADER.fullmatch(name) or not _fits(value):
+            problems.append('--header must be "NAME: VALUE" on one line, in letters of Latin-1.')
         elif name.lower() in _OF_THE_HANDSHAKE or name.lower().startswith("sec-websocket-"):
             problems.append(f"--header {name}: the handshake has its own; there are --origin and --subprotocol.")
         else:
@@ -319,15 +337,20 @@ def _headers(options: HandshakeOptions, problems: list[str]) -> tuple[tuple[str,
         except (OSError, UnicodeDecodeError):
             problems.append(f"--token-file: {options.token_file} cannot be read.")
         else:
-            if token and token.isprintable():
+            if token and _fits(token):
                 found.append(("Authorization", f"Bearer {token}"))
             else:
                 problems.append(f"--token-file: {options.token_file} holds no token on one line.")
     for name in ("origin", "subprotocol"):
         value = getattr(options, name) or ""
-        if not value.isprintable() or " " in value:
-            problems.append(f"--{name} must be one word.")
+        if not _fits(value) or " " in value or not value.isascii():
+            problems.append(f"--{name} must be one word in ASCII.")
     return tuple(found)
+
+
+def _fits(value: str) -> bool:
+    """Return whether a header can hold it: RFC 9110, section 5.5, knows no other letters."""
+    return value.isprintable() and all(letter in _LATIN for letter in value)
 
 
 def _query(options: HandshakeOptions, problems: list[str]) -> tuple[str, ...]:
@@ -387,6 +410,21 @@ def _cannot_listen(option: str, host: str, port: int) -> list[str]:
     except OSError as error:
         return [f"{option}: cannot listen at {host}:{port}: {error.strerror}."]
     return []
+
+
+def descriptors(settings: Settings, target: Target, workers: int | None) -> tuple[int, str | None]:
+    """Return how many open files one process needs, the target's if it is started here, and why that cannot be."""
+    workers = workers or len(default_cores(target)[1])
+    each = connections(settings.workload(), workers=workers, one_stream=find(settings.dialect).features.one_stream)
+    wanted = (sum(each) if target.started else max(each)) + DESCRIPTORS_SPARE
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if allowed == resource.RLIM_INFINITY or wanted <= allowed:
+        return wanted, None
+    who, more = (target.name, "") if target.started else ("a worker", " or more --workers")
+    return wanted, (
+        f"--participants {settings.participants}: {who} would need {wanted} open files, and the limit is {allowed}: raise"
+        f" it by `ulimit -Hn {wanted}`, or use fewer participants{more}."
+    )
 
 
 def cannot_write(out: Path) -> str | None:

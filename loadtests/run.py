@@ -25,6 +25,7 @@ from loadtests.control import exporter
 from loadtests.control.facts import RunFacts
 from loadtests.control.live import progress_of, snapshot_of
 from loadtests.control.master import Master
+from loadtests.driver.sockets import allow_descriptors_at_least
 from loadtests.engine import Engine
 from loadtests.options import UI_HOST, UI_PORT, CannotRun, CheckedRun, without_secrets
 from loadtests.report import files
@@ -110,6 +111,7 @@ class _Session:
     def _open_target(self) -> tuple[OpenTarget, Settings]:
         """Return the target, open, and the settings with its address. Whatever happens, the stack ends it."""
         checked = self._checked
+        allow_descriptors_at_least(checked.descriptors)
         try:
             found = self._stack.enter_context(
                 opened(

@@ -20,3 +20,15 @@ def allow_descriptors() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def allow_descriptors_at_least(count: int) -> None:
+    """Raise the limit of open descriptors to `count` for what is started from here, as far as the system lets us.
+
+    Not further: some programs, Erlang among them, make tables of that size.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in (resource.RLIM_INFINITY, hard) and soft < count:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard)
+        )

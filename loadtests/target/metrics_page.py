@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +21,6 @@ def read(url: str) -> dict[str, float]:
                 for sample in family.samples:
                     if not sample.name.endswith("_created"):
                         found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return {}
     return found

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
@@ -185,7 +186,7 @@ class TargetProcess:
             try:
                 with urllib.request.urlopen(url, timeout=PROBE_S_MAX) as answer:  # noqa: S310  # its scheme is checked where it is given
                     return bool(answer.status == 200)
-            except OSError:
+            except (OSError, HTTPException):
                 return False
 
         self.await_that(answers, f"is not ready: {url} does not answer with 200")

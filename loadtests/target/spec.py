@@ -35,7 +35,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from loadtests.address import parse_url
+from loadtests.address import encoded_path, is_page, parse_url
 from loadtests.dialects.find import NAMES, DialectError, find
 from loadtests.target.catalogue import CATALOGUE
 from loadtests.target.target import Command, Promises, Target
@@ -161,6 +161,13 @@ def _target(name: str, raw: Any, folder: Path) -> Target:
             url = parse_url(section.url).url
         except ValueError as error:
             problems.append(f"url: {error}")
+    if not section.path.startswith("/") or "?" in section.path or "#" in section.path:
+        problems.append("path must begin with / and have no query or fragment.")
+    problems += [
+        f"{name} must be http://HOST:PORT/PATH, percent-encoded, not {page}."
+        for name, page in (("ready", section.ready), ("metrics", section.metrics))
+        if page and not is_page(page)
+    ]
     dialect = _absolute(section.dialect, folder)
     if section.dialect:
         problems += _problems_of_dialect(dialect)
@@ -181,7 +188,7 @@ def _target(name: str, raw: Any, folder: Path) -> Target:
         url=url,
         program=program,
         websocket=parse_url(url).websocket if url else not section.tcp,
-        path=section.path,
+        path=encoded_path(section.path),
         ready=section.ready,
         promises=section.promises,
         about=section.about,

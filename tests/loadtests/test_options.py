@@ -27,6 +27,18 @@ def test_good_options_give_settings_and_thresholds(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_too_few_open_files_are_told_before_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options_module.resource, "getrlimit", lambda which: (256, 500))
+    with pytest.raises(CannotRun, match="500: reference would need 600 open files, and the limit is 500: raise it by"):
+        checked(tmp_path, participants=500)
+    assert checked(tmp_path, participants=400).descriptors == 500
+    with pytest.raises(CannotRun, match=r"a worker would need 600 open files.* or more --workers"):
+        checked(tmp_path, target="ws://127.0.0.1:1", participants=500, workers=1)
+    assert checked(tmp_path, target="ws://127.0.0.1:1", participants=500, workers=2).descriptors == 350
+    with pytest.raises(CannotRun, match="need 780 open files"):  # two directions
+        checked(tmp_path, target="redis-streams@tcp://127.0.0.1:1", participants=340, workers=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
@@ -44,6 +56,11 @@ def test_good_options_give_settings_and_thresholds(tmp_path: Path) -> None:
         ({"header": ["X: a\r\nY: b"]}, "--header must be"),
         ({"query": ["secret"]}, "--query must be NAME=VALUE"),
         ({"token_file": "/no/such/file"}, "--token-file: /no/such/file cannot be read"),
+        ({"header": ["X: €"]}, "--header must be"),
+        ({"origin": "https://bücher.example"}, "--origin must be one word"),
+        ({"target": "ws://127.0.0.1:0"}, "has no valid port"),
+        ({"target": "ws://a..b"}, "is not the name of a host"),
+        ({"target": "nats", "target_metrics": "http://h/ä"}, "--target-metrics must be http://"),
         ({"origin": "two words"}, "--origin must be one word"),
         ({"targets": "/no/such.toml", "target": "mine"}, "/no/such.toml cannot be read"),
         ({"target": "ws://127.0.0.1:99999"}, "port"),

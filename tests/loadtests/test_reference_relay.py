@@ -25,6 +25,13 @@ from loadtests.target.reference_relay import ReferenceRelay
         ("tcp://host:6379", Address(host="host", port=6379, tls=False, websocket=False)),
         ("redis://[::1]", Address(host="::1", port=6379, tls=False, websocket=False)),
         ("rediss://host:7", Address(host="host", port=7, tls=True, websocket=False)),
+        (
+            "ws://Bücher.example:80/päth a",
+            Address(host="xn--bcher-kva.example", port=80, tls=False, path="/p%C3%A4th%20a"),
+        ),
+        ("ws://日本.example", Address(host="xn--wgv71a.example", port=80, tls=False)),
+        ("ws://host/a%20b/%C3%A4;c=1", Address(host="host", port=80, tls=False, path="/a%20b/%C3%A4;c=1")),
+        ("ws://host./\udcff", Address(host="host.", port=80, tls=False, path="/%FF")),
     ],
 )
 def test_addresses_are_read(url: str, address: Address) -> None:
@@ -45,10 +52,22 @@ def test_addresses_are_read(url: str, address: Address) -> None:
         "ws://x/?y=1",
         "ws://x/#y",
         "tcp://x",
+        "ws://x:0",
+        "wss://x:00/",
+        "redis://x:0",
+        "ws://[::1",
+        "ws://a b:80",
+        "ws://a..b:80",
+        f"ws://{'a' * 64}.example",
+        f"ws://{'ä' * 64}.example",
+        "ws://b%C3%BCcher:80",
+        "ws://x\u2100y",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address|no valid port|names no port|no user, query or fragment"):
+    with pytest.raises(
+        ValueError, match=r"no address|no valid port|names no port|no user, query|names no host|not the name"
+    ):
         parse_url(url)
 
 

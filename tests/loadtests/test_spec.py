@@ -90,6 +90,11 @@ def test_sections_of_the_file_of_this_folder(folder: Path) -> None:
     assert (running.url, running.pid, running.websocket) == ("tls://cache.example:6380", 4711, False)
 
 
+def test_a_path_in_other_letters_is_percent_encoded(folder: Path) -> None:
+    (folder / "targets.toml").write_text("[a]\ndialect = 'raw'\ncommand = ['x', '{port}']\npath = '/chät'", "utf-8")
+    assert read("a").path == "/ch%C3%A4t"
+
+
 def test_a_file_that_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "mine.py").write_text(MINE)
@@ -127,6 +132,10 @@ def test_what_names_no_target(text: str, says: str, folder: Path) -> None:
         ("[a]\ndialect = 'raw'\nurl = 'ftp://h'", "url: 'ftp://h' is no address"),
         ("[a]\ndialect = 'raw'\nurl = 'ws://h:1'\nready = 'http://h'", "are for a relay that command starts"),
         ("[a]\ndialect = 'raw'\ncommand = ['x', '{port}']\npid = 3", "pid is for a relay that runs"),
+        ("[a]\ndialect = 'raw'\ncommand = ['x', '{port}']\nready = 'localhost'", "ready must be http://"),
+        ("[a]\ndialect = 'raw'\nurl = 'ws://h:1'\nmetrics = 'http://h/ä b'", "metrics must be http://"),
+        ("[a]\ndialect = 'raw'\ncommand = ['x', '{port}']\npath = 'chat'", "path must begin with /"),
+        ("[a]\ndialect = 'raw'\nurl = 'ws://h:0'", "has no valid port"),
         ("[a]\ndialect = 'none.py:No'\nurl = 'ws://h:1'", "there is no file"),
         ("[a]\ndialect = 'raw'\nurl = 'ws://h:1'\n[a.promises]\nordered = 'mostly'", "promises.ordered: Invalid enum"),
         ("[a]\ndialect = 'raw'\nurl = 'ws://h:1'\n[a.promises]\nfast = true", "unknown key promises.fast: there are"),
