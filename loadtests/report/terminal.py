@@ -255,6 +255,9 @@ def _lines(result: Result, run_dir: Path | None) -> Text:
         if result.relay.memory_bytes_per_connection is not None:
             text.append(f", {result.relay.memory_bytes_per_connection / 1024:.1f} KiB a connection")
         text.append("\n")
+    if result.target.promises:
+        said = "; ".join(f"{name}: {promise}" for name, promise in result.target.promises.items())
+        text.append(f"{' '.join(filter(None, (result.target.name, result.target.version)))} promises {said}\n")
     if result.clock_error_ns is None:
         text.append("clock error: unknown\n")
     elif result.clock_error_ns == 0:

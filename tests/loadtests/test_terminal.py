@@ -14,7 +14,7 @@ from sample_results import KINDS, SECOND_NS, result
 
 from loadtests.measuring.histogram import Histogram
 from loadtests.report.terminal import PLAIN_EVERY_NS, Live, Progress, duration, render_final
-from loadtests.results.schema import KindFigures, LedgerColumns, Result, ThresholdOutcome, Usage
+from loadtests.results.schema import KindFigures, LedgerColumns, MeasuredTarget, Result, ThresholdOutcome, Usage
 from loadtests.results.validity import Finding
 
 
@@ -97,6 +97,11 @@ def test_thresholds_and_notes_are_shown() -> None:
     assert "ok    ack: max<1s: met, 3 ms" in lines
     assert "FAIL  echo: max<1s: no data" in lines
     assert "note: no timerfd" in lines
+
+
+def test_what_the_target_promises_is_told_beside_the_figures() -> None:
+    target = MeasuredTarget(name="nats", version="2.15", promises={"durability": "none", "order": "per publisher"})
+    assert "nats 2.15 promises durability: none; order: per publisher" in final(result(target=target))
 
 
 @pytest.mark.parametrize(("error_ns", "says"), [(None, "clock error: unknown"), (0, "one clock stamps both ends")])
