@@ -84,6 +84,8 @@ def serve(
     echo: bool = False,
     allow_suite_0: bool = False,
     retain: float | None = None,
+    store_bytes_max: int | None = None,
+    stream_bytes_max: int | None = None,
     drain: float | None = None,
     durable_per_s: int | None = None,
     ephemeral_per_s: int | None = None,
@@ -113,6 +115,12 @@ def serve(
         Accept payloads that are not encrypted: for baseline measurements only.
     retain
         Seconds after which records are forgotten. Default: 7 days.
+    store_bytes_max
+        What the store may hold. Default: 64 GiB in SQLite, after which records are refused; 2 GiB in memory, after which
+        the streams that were longest unused are forgotten.
+    stream_bytes_max
+        What a stream may hold. Default: 1 GiB in SQLite, after which its records are refused; 1 MiB in memory, after
+        which its oldest are forgotten.
     drain
         Seconds from SIGTERM to exit, at most. Default: 10.
     durable_per_s
@@ -136,6 +144,8 @@ def serve(
         echo=echo,
         allow_suite_0=allow_suite_0,
         retain_s=limits.RETAIN_S if retain is None else retain,
+        store_bytes_max=store_bytes_max,
+        stream_bytes_max=stream_bytes_max,
         drain_s=limits.DRAIN_S if drain is None else drain,
         rates=Rates(
             durable_per_s=limits.DURABLE_PER_S_MAX if durable_per_s is None else durable_per_s,

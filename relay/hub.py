@@ -271,16 +271,19 @@ class Hub:
         more = bool(rows) and rows[-1].seq < stream.served
         self.push(client.box, frame_of(wire.Exported(stream.number, stream.epoch, stream.served, more, rows)))
 
-    def tick(self) -> None:
-        """Once a second: try again what the store could not do, and have it do what it left."""
+    def tick(self, tidied: Callable[[], None]) -> None:
+        """Once a second: try again what the store could not do, and have it do what it left; then call `tidied`."""
         self.replay.tick()
         self._erasures.tick()
         if not self._tidying:
             self._tidying = True
-            self._write(self.store.tidy, self._tidied)
+            self._write(self.store.tidy, partial(self._tidied, tidied))
 
-    def _tidied(self, forgotten: list[tuple[int, int]] | None, error: Exception | None) -> None:
+    def _tidied(
+        self, tidied: Callable[[], None], forgotten: list[tuple[int, int]] | None, error: Exception | None
+    ) -> None:
         self._tidying = False
+        tidied()
         for number, first in forgotten or ():
             if number in self._numbers:
                 self._numbers[number].first = first

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from relay.errors import ConfigurationError
-from relay.limits import DRAIN_S, RETAIN_S
+from relay.limits import (
+    DRAIN_S,
+    MESSAGE_BYTES_MAX,
+    RETAIN_S,
+    RETAIN_STREAM_BYTES_MAX,
+    RETAIN_TOTAL_BYTES_MAX,
+    STORE_BYTES_MAX,
+    STREAM_BYTES_MAX,
+)
 from relay.metrics_server import MetricsServer
 from relay.session import Rates
 from relay.store import MemoryStore, SqliteStore, Store
@@ -29,6 +37,9 @@ SECONDS_MAX: Final = 1_000_000_000
 """Thirty years: more makes no sense, and overflows a timestamp somewhere."""
 PER_S_MAX: Final = 1_000_000_000
 """No connection sends as many; WELCOME has room for 64 bits."""
+
+BOUNDS_MIN: Final = (1_048_576, MESSAGE_BYTES_MAX)
+"""Of a store, and of a stream: below them not every record has room."""
 
 T = TypeVar("T")
 
@@ -46,6 +57,8 @@ class Options:
     echo: bool = False
     allow_suite_0: bool = False
     retain_s: float = RETAIN_S
+    store_bytes_max: int | None = None
+    stream_bytes_max: int | None = None
     drain_s: float = DRAIN_S
     rates: Rates = field(default_factory=Rates)
 
@@ -73,7 +86,13 @@ def serve(options: Options, announce: Callable[[str], None], log: Callable[[str]
         for name in ("durable_per_s", "ephemeral_per_s", "control_per_s")
         if not 0 < getattr(options.rates, name) <= PER_S_MAX
     ]
-    store = _checked(problems, open_store, options.store)
+    bounds = (options.store_bytes_max, options.stream_bytes_max)
+    problems += [
+        f"--{name}: use at least {least} bytes"
+        for name, bound, least in zip(("store-bytes-max", "stream-bytes-max"), bounds, BOUNDS_MIN, strict=True)
+        if bound is not None and bound < least
+    ]
+    store = _checked(problems, open_store, options.store, *bounds)
     listeners = _checked(problems, _listen, address, "--listen") if address else None
     metrics_listeners = _checked(problems, _listen, metrics_address, "--metrics") if metrics_address else None
     try:
@@ -144,13 +163,22 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def open_store(text: str) -> Store:
-    """Return the store that `memory` or `sqlite:PATH` names. Raises ConfigurationError."""
+def open_store(text: str, store_bytes_max: int | None = None, stream_bytes_max: int | None = None) -> Store:
+    """Return the store that `memory` or `sqlite:PATH` names, with its own bounds for None. Raises ConfigurationError."""
     kind, colon, path = text.partition(":")
     if kind == "memory" and not colon:
-        return MemoryStore(os.urandom(32))
+        return MemoryStore(
+            os.urandom(32),
+            retain_total_bytes_max=store_bytes_max or RETAIN_TOTAL_BYTES_MAX,
+            retain_stream_bytes_max=stream_bytes_max or RETAIN_STREAM_BYTES_MAX,
+        )
     if kind == "sqlite" and path:
-        return SqliteStore(Path(path), secret_if_new=os.urandom(32))
+        return SqliteStore(
+            Path(path),
+            secret_if_new=os.urandom(32),
+            file_bytes_max=store_bytes_max or STORE_BYTES_MAX,
+            stream_bytes_max=stream_bytes_max or STREAM_BYTES_MAX,
+        )
     raise ConfigurationError([f"--store {text}: use memory or sqlite:PATH"])
 
 

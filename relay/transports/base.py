@@ -172,15 +172,17 @@ class Relay:
         self.loop_lag_ns = max(0, now_ns - self._ticked_ns - NS_PER_S)
         self._ticked_ns = now_ns
         self.journal.look(now_ns)
-        self.hub.tick()
-        for notice in self.store.notices():
-            self.log(notice)
+        self.hub.tick(self._tell_notices)
         for member in self._wheel.advance(now_ns / NS_PER_S):
             if member in self.peers:
                 self._wheel.schedule(member, member.tick())
         if now_ns - self._swept_ns >= EXPIRY_SWEEP_S * NS_PER_S:
             self._sweep(now_ns - self._swept_ns)
             self._swept_ns = now_ns
+
+    def _tell_notices(self) -> None:
+        for notice in self.store.notices():
+            self.log(notice)
 
     def _follow_the_wall_clock(self) -> None:
         # The thread may lose its core between the two readings, which makes the difference larger.

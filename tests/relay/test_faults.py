@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -222,6 +223,59 @@ def test_a_full_disk_is_told_and_service_goes_on_when_there_is_space(disk: Disk)
         head = reader.subscribe(1, SUBSCRIBE, member=2, after=0).head
         messages = reader.messages(head)
         assert [(m.seq, m.sealed) for m in messages] == [(seq, sealed_of(i, 4096)) for i, seq in acknowledged.items()]
+
+
+# -- the store under a running relay -----------------------------------------------------------------
+
+
+def test_a_removed_database_is_told_and_nothing_more_is_acknowledged(tmp_path: Path) -> None:
+    with relay_process("--store", f"sqlite:{tmp_path / 'relay.db'}") as relay, Member(relay.port) as author:
+        number = author.subscribe(1, PUBLISH).number
+        assert relay.page("/readyz") == "ready\n"
+        (tmp_path / "relay.db").unlink()
+        answer: object = None
+        for id_ in range(10_000):  # for a second at most it is not noticed
+            author.send(wire.Publish(number, wire.DURABLE, id_, None, sealed_of(id_)))
+            answer = author.receive()
+            if isinstance(answer, wire.Error):
+                break
+        assert isinstance(answer, wire.Error)
+        assert answer.code == Code.STORE
+        assert relay.metrics()["relay_ready"] == 0
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            relay.page("/readyz")
+        assert "a file of the store was removed, moved or replaced" in relay.log()
+
+
+def test_a_damaged_record_is_a_gap_and_the_end_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    with relay_process("--store", f"sqlite:{path}") as relay, Member(relay.port) as author:
+        number = author.subscribe(1, PUBLISH).number
+        for id_ in range(1, 6):
+            author.send(wire.Publish(number, wire.DURABLE, id_, None, sealed_of(id_)))
+            assert author.receive() == wire.Published([id_, id_])
+    content = path.read_bytes()
+    at = content.index(sealed_of(3)[:10]) + 100
+    path.write_bytes(content[: at + 30] + bytes((content[at + 30] ^ 1,)) + content[at + 31 :])
+    with (
+        relay_process("--store", f"sqlite:{path}") as relay,
+        Member(relay.port) as reader,
+        Member(relay.port) as other,
+    ):
+        subscribed = reader.subscribe(1, ALL, member=2, after=0)
+        assert [message.seq for message in reader.messages(2)] == [1, 2]
+        assert reader.expect(wire.Gap) == wire.Gap(subscribed.number, 3, 3)
+        assert [message.seq for message in reader.messages(2)] == [4, 5]
+        seqs: list[int] = []
+        more = True
+        while more:
+            reader.send(wire.Export(subscribed.number, seqs[-1] if seqs else 0))
+            page = reader.next(wire.Exported)
+            seqs += [record.seq for record in page.records]
+            more = page.more
+        assert seqs == [1, 2, 4, 5]
+        assert other.subscribe(2, SUBSCRIBE, member=2).head == 0
+        assert relay.metrics()["relay_store_damaged_rows_total"] == 1
 
 
 # -- plaintext ---------------------------------------------------------------------------------------

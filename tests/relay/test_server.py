@@ -72,6 +72,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (Options(listen="127.0.0.1:0", store="sqlite:/nowhere/at/all.db"), "/nowhere/at/all.db"),
         (Options(listen="127.0.0.1:0", store="memory:x"), "--store"),
         (Options(listen="127.0.0.1:0", metrics=""), "--metrics"),
+        (Options(listen="127.0.0.1:0", store_bytes_max=1_048_575), "--store-bytes-max"),
+        (Options(listen="127.0.0.1:0", stream_bytes_max=0), "--stream-bytes-max"),
         (Options(listen="127.0.0.1:0", rates=Rates(durable_per_s=2**64)), "--durable-per-s"),
         (Options(listen="127.0.0.1:0", rates=Rates(control_per_s=0)), "--control-per-s"),
     ],
