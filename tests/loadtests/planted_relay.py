@@ -298,8 +298,10 @@ class PlantedRelay:
             return
         if len(member.out) > 2 * BUFFER_BYTES and plants.stalled != "kept":
             if plants.stalled == "closed":
-                member.socket.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):  # it may have gone by itself
+                    member.socket.shutdown(socket.SHUT_WR)
                 member.out.clear()
+                member.stuck = True
             elif plants.stalled == "stuck":
                 member.stuck = True
             else:
