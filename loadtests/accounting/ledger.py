@@ -7,8 +7,9 @@ states, and the counter travels in the sealed stamp. Two independent lines are f
 |----------|-------------------------------------------------|---------------------------------------------------------|
 | numbers  | the relay's own sequence numbers, one line      | all after the head told at SUBSCRIBED, up to the head   |
 |          |                                                 | when it left or the run ended, in each epoch            |
-| counters | one line a sender, independent of the relay     | from the first one seen to the sender's final counter;  |
-|          |                                                 | from 1 where the recipient was there before any sending |
+| counters | one line a sender, independent of the relay     | from the first one seen, or the first that was sent     |
+|          |                                                 | after SUBSCRIBED, to the sender's final counter; from 1 |
+|          |                                                 | where the recipient was there before any sending        |
 
 An arrival is judged in its line; `highest` is the highest seen, the holes are the numbers below it that are missing:
 
@@ -30,11 +31,12 @@ Then, by kind:
   more losses than the counters can (before a late joiner's first record of a sender) the kind is unknown.
 - **superseded**, **dropped** (states): holes, and the tail. A state that a newer one overtook is no loss.
 - **missed while away**: on a relay that does not resume, what lies between the last record of a sender that came before
-  the connection ended and the first that came on the next one. So do states on every relay.
+  the connection ended and the first that came on the next one, or was sent after its SUBSCRIBED. So do states on every
+  relay.
 - **under way at a cut**: missing, and its sender's connection ended before it was known to be taken, so that nobody can
   say whose loss it is (see publisher.py for which those are).
-- **boundary**: sent, but not provably while the recipient was a member: before its first record of that sender, or
-  after it left.
+- **boundary**: sent, but not provably while the recipient was a member: before its first record of that sender and
+  before its SUBSCRIBED, or after it left.
 
 If the recipient was there from the start to the end, the counters see every loss there can be, wherever it happened. If
 not, the larger of the two counts is taken: a record that the relay numbered and then lost shows in both. No more can be
@@ -45,269 +47,20 @@ settlement gives the totals (loadtests/accounting/settlement.py). It reconciles 
 sent x recipients = delivered + lost + superseded + dropped + missed while away + under way + boundary; no side of it is
 derived from the other.
 
-Memory: 4 + 4 bytes a sender, recipient and stream, one interval a hole, one byte a record sent.
+Memory: 4 + 4 bytes a sender, recipient and stream, one interval a hole, nine bytes a record sent.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
-from loadtests.accounting.intervals import Intervals
-from loadtests.accounting.settlement import (
-    AWAY,
-    FAULTS_MAX,
-    HOLE,
-    TAIL,
-    UNDER_WAY,
-    Final_,
-    Finals,
-    Line,
-    SentLog,
-    Settlement,
-)
+from loadtests.accounting.lines import DUPLICATE, NEVER_NS, NEW, REORDERED, Counters, Numbers, OnClock, same_clock
+from loadtests.accounting.settlement import FAULTS_MAX, Finals, Line, SentLog, Settlement
 from loadtests.sealing.records import Stamp
-
-NEW: Final = 0
-REORDERED: Final = 1
-DUPLICATE: Final = 2
 
 LATE_NS: Final = 10_000_000_000
 """Default bound of lateness: a chat message that took ten seconds might as well be lost."""
-
-_UNKNOWN: Final = 2**32 - 1
-"""In place of a highest counter: nothing seen yet. No counter follows it, so that the quick way cannot be taken."""
-
-
-class _Numbers:
-    """The relay's line of one recipient and stream."""
-
-    __slots__ = ("epoch", "highest", "holes", "lost_before", "own")
-
-    def __init__(self) -> None:
-        self.epoch: int | None = None
-        self.highest = 0
-        self.holes = Intervals()
-        self.lost_before = 0  # in former epochs
-        self.own: set[int] = set()  # of the recipient's own records, which do not come back
-
-    def note(self, seq: int) -> int:
-        highest = self.highest
-        if seq == highest + 1:
-            self.highest = seq
-            return NEW
-        if seq > highest:
-            self.holes.add(highest + 1, seq - 1)
-            self.highest = seq
-            return NEW
-        return REORDERED if self.holes.take(seq) else DUPLICATE
-
-    def reach(self, head: int) -> None:
-        """Everything up to `head` is owed."""
-        if head > self.highest:
-            self.holes.add(self.highest + 1, head)
-            self.highest = head
-
-    def restart(self, epoch: int, base: int) -> None:
-        self.lost_before = self.lost
-        self.holes = Intervals()
-        self.own.clear()
-        self.epoch = epoch
-        self.highest = base
-
-    @property
-    def lost(self) -> int:
-        return self.lost_before + self.holes.count - sum(seq in self.holes for seq in self.own)
-
-
-class _Counters:
-    """The senders' lines of one recipient and stream: durable records, or states.
-
-    `places`, shared by all recipients of the stream, says where a sender stands in the arrays.
-    """
-
-    __slots__ = (
-        "_away",
-        "_away_default",
-        "_default",
-        "_first",
-        "_highest",
-        "_holes",
-        "_left",
-        "_outside",
-        "_places",
-    )
-
-    def __init__(self, places: dict[int, int], *, from_start: bool) -> None:
-        self._places = places
-        self._highest = array("I")
-        self._first = array("I")
-        self._holes: dict[int, Intervals] = {}
-        self._outside: dict[int, Intervals] = {}  # passed by while away: neither owed nor delivered
-        self._away: dict[int, int] = {}  # place -> highest before the absence, until the next of that sender comes
-        self._away_default: int | None = None  # of senders that were not heard before it; None: they are a boundary
-        self._default = 0 if from_start else _UNKNOWN
-        self._left = False
-
-    def note(self, sender: int, counter: int) -> int:
-        place = self._places.get(sender)
-        if place is None:
-            place = self._places[sender] = len(self._places)
-        try:
-            highest = self._highest[place]
-        except IndexError:
-            missing = len(self._places) - len(self._highest)
-            self._highest.extend([self._default] * missing)
-            self._first.extend([1] * missing)
-            highest = self._default
-        if counter == highest + 1:
-            self._highest[place] = counter
-            return NEW
-        return self._unusual(place, counter, highest)
-
-    def _unusual(self, place: int, counter: int, highest: int) -> int:
-        passed = self._holes
-        if highest == _UNKNOWN:
-            before = self._away.get(place, self._away_default)
-            if before is None:
-                self._first[place] = self._highest[place] = counter
-                return NEW
-            passed, highest = self._outside, before
-            if counter > highest:
-                self._away.pop(place, None)
-        if counter > highest:
-            if counter > highest + 1:
-                passed.setdefault(place, Intervals()).add(highest + 1, counter - 1)
-            self._highest[place] = counter
-            return NEW
-        first = self._first[place]
-        if counter < first:
-            if counter + 1 < first:
-                self._holes.setdefault(place, Intervals()).add(counter + 1, first - 1)
-            self._first[place] = counter
-            return REORDERED
-        for intervals in (self._holes.get(place), self._outside.get(place)):
-            if intervals is not None and intervals.take(counter):
-                return REORDERED
-        return DUPLICATE
-
-    def interrupt(self) -> None:
-        """The recipient was away: what came meanwhile, up to the next record of each sender, is not owed."""
-        for place, highest in enumerate(self._highest):
-            if highest != _UNKNOWN:
-                self._away[place] = highest
-                self._highest[place] = _UNKNOWN
-        if self._default != _UNKNOWN:
-            self._away_default = self._default
-        self._default = _UNKNOWN
-
-    def leave(self) -> None:
-        """What comes from now on is not owed."""
-        self.interrupt()
-        self._left = True
-
-    def waits(self, finals: dict[int, Final_], own: int | None) -> bool | None:
-        """Return whether a record that is owed is still to come; None if nobody can say."""
-        unsure = False
-        for sender, final in finals.items():
-            if sender == own:
-                continue
-            place = self._places.get(sender, _UNKNOWN)
-            highest = self._highest[place] if place < len(self._highest) else self._default
-            if highest == _UNKNOWN:
-                unsure = True
-                continue
-            for _, _, is_open in _Owed(final).of(((highest + 1, final.last), *self._holes.get(place, _NONE))):
-                if not is_open:
-                    return True
-                unsure = True
-        return None if unsure else False
-
-    def settle(
-        self, line: Line, finals: dict[int, Final_], settlement: Settlement, own: int | None
-    ) -> tuple[int, int, int]:
-        """Add up boundary and missing intervals; return how many records came, are lost, and may be or not.
-
-        `own`: the recipient, if its own records do not come back to it.
-        """
-        came = lost = unsure = 0
-        for sender, final in finals.items():
-            place = self._places.get(sender, _UNKNOWN)
-            highest = self._highest[place] if place < len(self._highest) else self._default
-            if sender == own:
-                if highest not in (0, _UNKNOWN):
-                    settlement.faults.add(f"sender {sender} got its own records, though the relay returns none")
-                continue
-            owed, why_beyond = _Owed(final), TAIL
-            if highest == _UNKNOWN:
-                before = self._away.get(place, self._away_default)
-                if before is None:
-                    count = owed.count(((1, final.last),))
-                    settlement.boundary += count
-                    unsure += count
-                    continue
-                highest, why_beyond = before, AWAY
-            if highest > final.last:
-                settlement.faults.add(
-                    f"stream {line[0]}: counter {highest} came of sender {sender}, who sent {final.last}"
-                )
-                continue
-            first = self._first[place] if place < len(self._first) else 1
-            holes, outside = self._holes.get(place, _NONE), self._outside.get(place, _NONE)
-            came += highest - first + 1 - holes.count - outside.count
-            count = owed.count(((1, first - 1), *(((highest + 1, final.last),) if self._left else ())))
-            settlement.boundary += count
-            unsure += count
-            missing = [(AWAY, outside), (HOLE, holes), (why_beyond, () if self._left else ((highest + 1, final.last),))]
-            for why, intervals in missing:
-                for start, stop, is_open in owed.of(intervals):
-                    reason = UNDER_WAY if is_open and why != AWAY else why
-                    settlement.missing[*line, sender, reason, start, stop] += 1
-                    if reason in (AWAY, UNDER_WAY):
-                        unsure += stop - start + 1
-                    else:
-                        lost += stop - start + 1
-            for counter in final.refused:
-                if first <= counter <= highest and counter not in holes and counter not in outside:
-                    settlement.faults.add(f"stream {line[0]}: {counter} of sender {sender} was refused, and yet came")
-                    break
-        for sender, place in self._places.items():
-            if place < len(self._highest) and self._highest[place] not in (0, _UNKNOWN) and sender not in finals:
-                settlement.faults.add(f"stream {line[0]}: sender {sender} was heard, but told no final counter")
-        return came, lost, unsure
-
-
-_NONE: Final = Intervals()
-
-
-class _Owed:
-    """Cuts intervals of one sender's counters into those that somebody is owed, and says whose fate is open."""
-
-    __slots__ = ("_marked", "_refused")
-
-    def __init__(self, final: Final_) -> None:
-        self._refused = final.refused
-        self._marked = sorted(final.refused | final.open)
-
-    def of(self, intervals: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
-        """Yield first, last and whether the fate is open; empty intervals are left out."""
-        for first, last in intervals:
-            at = bisect_left(self._marked, first)
-            while at < len(self._marked) and self._marked[at] <= last:
-                counter = self._marked[at]
-                if first < counter:
-                    yield first, counter - 1, False
-                if counter not in self._refused:
-                    yield counter, counter, True
-                first = counter + 1
-                at += 1
-            if first <= last:
-                yield first, last, False
-
-    def count(self, intervals: Iterable[tuple[int, int]]) -> int:
-        return sum(last - first + 1 for first, last, _ in self.of(intervals))
 
 
 class Account:
@@ -337,19 +90,28 @@ class Account:
         self.closed = False
         self.subscribed = False
         """At least once."""
-        self._numbers = _Numbers()
-        self._counters = _Counters(ledger.places(stream, durable=True), from_start=False)
-        self._states = _Counters(ledger.places(stream, durable=False), from_start=False)
+        self._numbers = Numbers()
+        self._counters = Counters(ledger.places(stream, durable=True), from_start=False)
+        self._states = Counters(ledger.places(stream, durable=False), from_start=False)
         self._delivered = 0
         self._states_delivered = 0
 
     # -- membership --------------------------------------------------------------------------------
 
-    def joined(self, epoch: int | None, head: int | None, after: int | None, *, from_start: bool = False) -> None:
+    def joined(
+        self,
+        epoch: int | None,
+        head: int | None,
+        after: int | None,
+        *,
+        from_start: bool = False,
+        at_ns: int = NEVER_NS,
+    ) -> None:
         """Subscribed, for the first time or again. `epoch` and `head` are None on relays without numbers.
 
         `after`: what was asked for, None for only what is new; the first time None or 0. `from_start`: nobody has sent
-        anything in this run yet (a head of 0 tells that of the durable records by itself).
+        anything in this run yet (a head of 0 tells that of the durable records by itself). `at_ns`: now, on the clock of the
+        recipient's stamps; what is sent later is owed.
         """
         again = self.subscribed
         self.subscribed = True
@@ -358,21 +120,28 @@ class Account:
         if not again:
             places = self._ledger.places
             everything = from_start or (head is not None and base == 0)
-            self._counters = _Counters(places(self.stream, durable=True), from_start=everything)
-            self._states = _Counters(places(self.stream, durable=False), from_start=from_start)
+            self._counters = Counters(places(self.stream, durable=True), from_start=everything)
+            self._states = Counters(places(self.stream, durable=False), from_start=from_start)
+            self._counters.since_ns = self._states.since_ns = at_ns
             if epoch is not None:
                 self._numbers.restart(epoch, base)
             return
-        # States that passed while the connection was away were never owed.
-        self._states.interrupt()
+        self.interrupted(resumes=after is not None)
+        self._states.since_ns = at_ns
         if after is None:
-            self._counters.interrupt()
+            self._counters.since_ns = at_ns
         if epoch is None:
             return
         if epoch != self._numbers.epoch:
             self._numbers.restart(epoch, base)
         elif base > self._numbers.highest:
             self._numbers.highest = base
+
+    def interrupted(self, *, resumes: bool) -> None:
+        """The connection ended. What passes meanwhile is owed if the relay `resumes`; states never are."""
+        self._states.interrupt()
+        if not resumes:
+            self._counters.interrupt()
 
     @property
     def resume(self) -> tuple[int | None, int]:
@@ -448,7 +217,7 @@ class Account:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def settle(self, finals: Finals, settlement: Settlement) -> None:
+    def settle(self, finals: Finals, settlement: Settlement, on_clock: OnClock = same_clock) -> None:
         """Add what this recipient missed."""
         settlement.accounts[self.stream] += 1
         if not self.closed:
@@ -456,10 +225,10 @@ class Account:
         own = None if self.echo else self.recipient
         if own is not None:
             settlement.own.add((self.stream, own))
-        came, lost, unsure = self._settle(self._counters, True, finals, settlement, own)
+        came, lost, unsure = self._settle(self._counters, True, finals, settlement, own, on_clock)
         if came != self._delivered:
             settlement.faults.add(f"stream {self.stream}: {self._delivered} came, their counters say {came}")
-        came, *_ = self._settle(self._states, False, finals, settlement, own)
+        came, *_ = self._settle(self._states, False, finals, settlement, own, on_clock)
         if came != self._states_delivered:
             settlement.faults.add(
                 f"stream {self.stream}: {self._states_delivered} states came, their counters say {came}"
@@ -474,16 +243,22 @@ class Account:
         final = finals.lines.get((self.stream, True), {}).get(self.recipient)
         return 0 if self.echo or final is None else len(final.open)
 
-    def waits(self, finals: Finals) -> bool | None:
+    def waits(self, finals: Finals, on_clock: OnClock = same_clock) -> bool | None:
         """Return whether a durable record that it is owed is still to come; None if nobody can say."""
         own = None if self.echo else self.recipient
-        return self._counters.waits(finals.lines.get((self.stream, True), {}), own)
+        return self._counters.waits(finals.lines.get((self.stream, True), {}), own, on_clock)
 
     def _settle(
-        self, counters: _Counters, durable: bool, finals: Finals, settlement: Settlement, own: int | None
+        self,
+        counters: Counters,
+        durable: bool,
+        finals: Finals,
+        settlement: Settlement,
+        own: int | None,
+        on_clock: OnClock,
     ) -> tuple[int, int, int]:
-        line = (self.stream, durable)
-        return counters.settle(line, finals.lines.get(line, {}), settlement, own)
+        line: Line = (self.stream, durable)
+        return counters.settle(line, finals.lines.get(line, {}), settlement, own, on_clock)
 
 
 class Ledger:
@@ -500,9 +275,9 @@ class Ledger:
         self._places: dict[Line, dict[int, int]] = {}
         self._sent = SentLog()
 
-    def sent(self, sender: int, stream: int, kind: int, *, durable: bool = True) -> int:
-        """Log a record that is about to be sent; return its counter, which it keeps when it is sent again."""
-        return self._sent.append((stream, durable), sender, kind)
+    def sent(self, sender: int, stream: int, kind: int, *, durable: bool = True, at_ns: int = 0) -> int:
+        """Log a record that is sent at `at_ns` of its stamp's clock; return its counter, which a repetition keeps."""
+        return self._sent.append((stream, durable), sender, kind, at_ns)
 
     def refused(self, sender: int, stream: int, counter: int, *, durable: bool = True) -> None:
         """The relay refused this record and it was given up: nobody is owed it."""
@@ -535,14 +310,18 @@ class Ledger:
         """The time to drain is over: whatever comes from now on is late."""
         self.late_ns = -(2**63)
 
+    def begin(self, clock: int) -> None:
+        """Stamps are made by the clock of this name from now on."""
+        self._sent.clock = clock
+
     def sent_log(self) -> SentLog:
         """Return what this worker's senders sent."""
         return self._sent
 
-    def settle(self, finals: Finals) -> Settlement:
+    def settle(self, finals: Finals, on_clock: OnClock = same_clock) -> Settlement:
         """Return what came and what is missing, given what all workers' senders sent. May be called again."""
         settlement = Settlement.from_wire(self.settlement.to_wire())
         for account in self._accounts.values():
-            account.settle(finals, settlement)
+            account.settle(finals, settlement, on_clock)
         settlement.faults = set(sorted(settlement.faults)[:FAULTS_MAX])
         return settlement

@@ -10,8 +10,10 @@ Merging is associative and commutative; all of them travel as MessagePack (they 
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -39,34 +41,47 @@ class Final_(NamedTuple):  # noqa: N801  # `Final` is typing's
     last: int
     refused: frozenset[int] = frozenset()
     open: frozenset[int] = frozenset()
+    clock: int = 0
+    """The clock of the times."""
+    sent_ns: Sequence[int] = ()
+    """When each was sent, ascending; empty where that was not logged."""
+
+    def first_after(self, at_ns: int) -> int:
+        """Return the first counter that was sent after `at_ns`; one more than the last if there is none."""
+        return bisect_right(self.sent_ns, at_ns) + 1 if self.sent_ns else self.last + 1
 
 
 class _Sent(NamedTuple):
     kinds: bytearray
     refused: set[int]
     open: set[int]
+    sent_ns: array[int]
+    clock: int
 
 
 class SentLog:
     """What was sent, by line and sender."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_lines", "clock")
 
     def __init__(self) -> None:
+        self.clock = 0
+        """The clock of this worker's stamps."""
         self._lines: dict[Line, dict[int, _Sent]] = {}
 
     def _entry(self, line: Line, sender: int) -> _Sent:
         senders = self._lines.setdefault(line, {})
         entry = senders.get(sender)
         if entry is None:
-            entry = senders[sender] = _Sent(bytearray(), set(), set())
+            entry = senders[sender] = _Sent(bytearray(), set(), set(), array("q"), self.clock)
         return entry
 
-    def append(self, line: Line, sender: int, kind: int) -> int:
+    def append(self, line: Line, sender: int, kind: int, at_ns: int = 0) -> int:
         """Log one more record and return its counter, from 1."""
-        kinds = self._entry(line, sender).kinds
-        kinds.append(kind)
-        return len(kinds)
+        entry = self._entry(line, sender)
+        entry.kinds.append(kind)
+        entry.sent_ns.append(at_ns)
+        return len(entry.kinds)
 
     def refuse(self, line: Line, sender: int, counter: int) -> None:
         """Nobody is owed this record: the relay did not take it, and it was given up."""
@@ -79,8 +94,8 @@ class SentLog:
     def finals(self) -> Finals:
         lines = {
             line: {
-                sender: Final_(len(kinds), frozenset(refused), frozenset(open_))
-                for sender, (kinds, refused, open_) in senders.items()
+                sender: Final_(len(sent.kinds), frozenset(sent.refused), frozenset(sent.open), sent.clock, sent.sent_ns)
+                for sender, sent in senders.items()
             }
             for line, senders in self._lines.items()
         }
@@ -94,9 +109,9 @@ class SentLog:
     def sent(self) -> Iterator[tuple[Line, int, Counter[int], Counter[int]]]:
         """Yield line, sender, and per kind how many were sent (refused ones apart) and refused."""
         for line, senders in self._lines.items():
-            for sender, (kinds, refused, _) in senders.items():
-                not_taken = Counter(kinds[counter - 1] for counter in refused)
-                yield line, sender, Counter(kinds) - not_taken, not_taken
+            for sender, entry in senders.items():
+                not_taken = Counter(entry.kinds[counter - 1] for counter in entry.refused)
+                yield line, sender, Counter(entry.kinds) - not_taken, not_taken
 
     def merge(self, other: SentLog) -> None:
         """Add another worker's log. A sender is on one worker, so no entry can be in both."""
@@ -107,17 +122,25 @@ class SentLog:
 
     def to_wire(self) -> list[Any]:
         return [
-            [*line, sender, bytes(kinds), sorted(refused), sorted(open_)]
+            [
+                *line,
+                sender,
+                bytes(sent.kinds),
+                sorted(sent.refused),
+                sorted(sent.open),
+                sent.sent_ns.tobytes(),
+                sent.clock,
+            ]
             for line, senders in self._lines.items()
-            for sender, (kinds, refused, open_) in senders.items()
+            for sender, sent in senders.items()
         ]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> SentLog:
         log = cls()
-        for stream, durable, sender, kinds, refused, open_ in wire:
+        for stream, durable, sender, kinds, refused, open_, sent_ns, clock in wire:
             log._lines.setdefault((stream, bool(durable)), {})[sender] = _Sent(
-                bytearray(kinds), set(refused), set(open_)
+                bytearray(kinds), set(refused), set(open_), array("q", sent_ns), clock
             )
         return log
 
@@ -129,18 +152,30 @@ class Finals(msgspec.Struct, frozen=True):
 
     def to_wire(self) -> list[Any]:
         return [
-            [*line, sender, last, sorted(refused), sorted(open_)]
+            [
+                *line,
+                sender,
+                final.last,
+                sorted(final.refused),
+                sorted(final.open),
+                final.clock,
+                _bytes_of(final.sent_ns),
+            ]
             for line, senders in self.lines.items()
-            for sender, (last, refused, open_) in senders.items()
+            for sender, final in senders.items()
         ]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> Finals:
         lines: dict[Line, dict[int, Final_]] = {}
-        for stream, durable, sender, last, refused, open_ in wire:
-            final = Final_(last, frozenset(refused), frozenset(open_))
+        for stream, durable, sender, last, refused, open_, clock, sent_ns in wire:
+            final = Final_(last, frozenset(refused), frozenset(open_), clock, array("q", sent_ns))
             lines.setdefault((stream, bool(durable)), {})[sender] = final
         return cls(lines)
+
+
+def _bytes_of(times: Sequence[int]) -> bytes:
+    return array("q", times).tobytes()
 
 
 class Settlement:

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from loadtests.accounting.ledger import Ledger
+from loadtests.accounting.lines import NEVER_NS
 from loadtests.dialects.base import Attach, Dialect, Features, Place
 from loadtests.driver.connection import Connection, Handler
 from loadtests.driver.counts import Presence, RunningCounts
@@ -24,6 +25,8 @@ from loadtests.sealing.vouchers import Till, issue
 from loadtests.workload.traffic import Action, Workload
 
 EXPIRES_S: Final = 8 * 86_400
+CLOCKS_APART_NS: Final = 100_000_000
+"""More than the error with which two workers' clocks are compared."""
 
 
 class Phase:
@@ -60,6 +63,13 @@ class Phase:
         own = offsets_ns.get(self.clock)
         if own is not None:
             self._corrections = {clock: offset - own for clock, offset in offsets_ns.items() if clock != self.clock}
+
+    def latest_on(self, at_ns: int, clock: int) -> int:
+        """Return the latest that a time on our clock can be on `clock`; never, while that is not known."""
+        if clock == self.clock:
+            return at_ns
+        correction_ns = self._corrections.get(clock)
+        return NEVER_NS if correction_ns is None else at_ns - correction_ns + CLOCKS_APART_NS
 
     def correction_ns(self, clock: int) -> int | None:
         """Return what to add to a time on `clock` to have it on ours; None while that is not known."""

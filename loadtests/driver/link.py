@@ -279,7 +279,7 @@ class Link:
             return
         self._attached.add(event.stream)
         if event.stream in self.receives:
-            self._recipient.subscribed(event, self._asked[event.stream])
+            self._recipient.subscribed(event, self._asked[event.stream], now_ns)
             if self._owner.leaving:
                 self._send(self._dialect.unsubscribe(event.stream))
         if self.attached:

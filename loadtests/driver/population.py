@@ -102,6 +102,7 @@ class Population:
     def begin(self, start_ns: int, clock: int) -> None:
         """The load begins at `start_ns` (monotonic); `clock` names this worker's clock in stamps."""
         self.phase.begin(start_ns, clock)
+        self.context.ledger.begin(clock)
         self.recorder.started_ns = start_ns
         gc.collect()
         gc.freeze()
@@ -182,7 +183,7 @@ class Population:
         self.phase.over = True
         for participant in self.participants.values():
             participant.finish()
-        return self.context.ledger.settle(finals).to_wire()
+        return self.context.ledger.settle(finals, self.phase.latest_on).to_wire()
 
     def close(self) -> None:
         self.phase.over = True

@@ -164,8 +164,8 @@ class Publisher:
             self._backlog.append(due)
             return
         stream, phase = due.stream, context.phase
-        counter = context.ledger.sent(self._index, stream, due.kind, durable=durable)
         sent_ns = monotonic_ns()
+        counter = context.ledger.sent(self._index, stream, due.kind, durable=durable, at_ns=sent_ns + phase.shift_ns)
         sealed = self._sealers[stream].seal(
             due.kind,
             counter,

@@ -101,11 +101,12 @@ class Recipient:
             return None, None
         return account.resume
 
-    def subscribed(self, event: Subscribed, after: int | None) -> None:
+    def subscribed(self, event: Subscribed, after: int | None, now_ns: int) -> None:
         account = self.accounts.get(event.stream)
         if account is None:
             return
-        account.joined(event.epoch, event.head, after, from_start=not self._phase.started)
+        at_ns = now_ns + self._phase.shift_ns
+        account.joined(event.epoch, event.head, after, from_start=not self._phase.started, at_ns=at_ns)
         # Where its own records do not come back, the head may be one of them: then it has caught up when it is attached.
         if after is not None and event.head is not None and account.echo and account.resume[1] < event.head:
             self._catching[event.stream] = event.head
@@ -118,13 +119,16 @@ class Recipient:
 
     def waits(self, finals: Finals) -> bool | None:
         """Return whether a record is still to come; None if nobody can say."""
-        told = [account.waits(finals) for account in self.accounts.values()]
+        told = [account.waits(finals, self._phase.latest_on) for account in self.accounts.values()]
         return True if True in told else None if None in told else False
 
     def interrupt(self, streams: list[int]) -> None:
         """The connection that brought `streams` ended."""
         for stream in streams:
             self._catching.pop(stream, None)
+            account = self.accounts[stream]
+            if account.subscribed and not account.closed:
+                account.interrupted(resumes=self._context.features.resumes)
 
     def unsubscribed(self, event: Unsubscribed) -> None:
         account = self.accounts.get(event.stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -107,10 +108,10 @@ class Oracle:
                 of_sender.append((stamp.counter, place))
             if each.seq is not None:
                 numbers.append(each.seq)
-        for sender, (last, refused, open_) in finals.items():
+        for sender, (last, refused, open_, _, sent_ns) in finals.items():
             if sender == member and not echo:
                 continue
-            why = self._missing(seen.get(sender, []), last, absences, came)
+            why = self._missing(seen.get(sender, []), last, absences, came, sent_ns)
             for counter, reason in why.items():
                 if counter in refused:
                     continue
@@ -131,29 +132,45 @@ class Oracle:
         joins = [place for place, each in enumerate(came) if each.what == "joined"]
         return [place for place in joins[1:] if states or came[place].after is None]
 
-    def _missing(self, seen: list[tuple[int, int]], last: int, absences: list[int], came: list[Came]) -> dict[int, str]:
-        """Return why each counter of one sender did not come."""
+    def _missing(
+        self,
+        seen: list[tuple[int, int]],
+        last: int,
+        absences: list[int],
+        came: list[Came],
+        sent_ns: Sequence[int],
+    ) -> dict[int, str]:
+        """Return why each counter of one sender did not come. What was sent after the join is owed in any case."""
         joins = [place for place, each in enumerate(came) if each.what == "joined"]
         start = self._from_start(came) if joins else False
         top, top_place = (0, joins[0]) if start else (-1, -1)
         low = 1 if start else None
         why: dict[int, str] = {}
+
+        def passed(counters: range, reason: str, then: str, until: int) -> dict[int, str]:
+            """Tell what was sent after the last join before `until` from what was not."""
+            members = [came[join].now_ns for join in joins if (join == joins[0] or join in absences) and join < until]
+            return {each: then if members and sent_ns[each - 1] > members[-1] else reason for each in counters}
+
         for counter, place in seen:
             if low is None:
                 low, top, top_place = counter, counter, place
+                why |= passed(range(1, counter), "boundary", "hole", place)
             elif counter > top:
                 away = any(top_place < absence < place for absence in absences)
-                why |= dict.fromkeys(range(top + 1, counter), "missed_away" if away else "hole")
+                between = range(top + 1, counter)
+                why |= passed(between, "missed_away", "hole", place) if away else dict.fromkeys(between, "hole")
                 top, top_place = counter, place
             elif counter < low:
                 why |= dict.fromkeys(range(counter + 1, low), "hole")
                 low = counter
             why.pop(counter, None)
+        end = len(came)
         if low is None:
-            return dict.fromkeys(range(1, last + 1), "boundary")
-        why |= dict.fromkeys(range(1, low), "boundary")
+            return passed(range(1, last + 1), "boundary", "tail", end)
         away = any(top_place < absence for absence in absences)
-        why |= dict.fromkeys(range(top + 1, last + 1), "missed_away" if away else "tail")
+        beyond = range(top + 1, last + 1)
+        why |= passed(beyond, "missed_away", "tail", end) if away else dict.fromkeys(beyond, "tail")
         for counter, _ in seen:
             why.pop(counter, None)
         return why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from loadtests.accounting import settlement as tallies
 from loadtests.accounting.ledger import LATE_NS, Ledger
+from loadtests.accounting.lines import NEVER_NS
 from loadtests.accounting.settlement import Finals, KindTotals, SentLog, Settlement, Totals
 from loadtests.sealing.records import KIND_NAMES, Kind, Stamp
 
@@ -366,6 +368,61 @@ def test_who_heard_a_sender_only_after_an_absence_missed_what_came_before() -> N
     assert row == KindTotals(sent=6, expected=1, delivered=1, missed_away=5)
 
 
+@pytest.mark.parametrize(("heard", "row"), [(None, (0, 3, 2)), (5, (1, 2, 2)), (4, (1, 2, 2)), (2, (1, 3, 1))])
+@pytest.mark.parametrize("late", [True, False])
+def test_what_was_sent_once_the_subscription_stood_is_lost_though_nothing_came_of_it(
+    late: bool, heard: int | None, row: tuple[int, int, int]
+) -> None:
+    ledger = Ledger()
+    for at_ns in (10, 20, 30, 40, 50):
+        ledger.sent(1, STREAM, Kind.MESSAGE, at_ns=at_ns)
+    account = ledger.account(2, STREAM)
+    if late:
+        account.joined(None, None, None, at_ns=25)
+    else:
+        account.joined(None, None, None, from_start=True, at_ns=0)
+        account.interrupted(resumes=False)
+        account.joined(None, None, None, at_ns=25)
+    if heard is not None:
+        account.record(None, stamp(1, 1, heard), 0)
+    account.finished(None)
+    delivered, lost, before = row
+    column = {"boundary" if late else "missed_away": before}
+    expected = KindTotals(sent=5, expected=delivered + lost, delivered=delivered, lost=lost, **column)
+    assert settled(ledger).kinds["message"] == expected
+
+
+def test_who_never_came_back_missed_the_rest() -> None:
+    ledger = Ledger()
+    for at_ns in (10, 20):
+        ledger.sent(1, STREAM, Kind.MESSAGE, at_ns=at_ns)
+    account = ledger.account(2, STREAM)
+    account.joined(None, None, None, from_start=True, at_ns=0)
+    account.record(None, stamp(1, 1, 1), 0)
+    account.interrupted(resumes=False)
+    account.finished(None)
+    assert settled(ledger).kinds["message"] == KindTotals(sent=2, expected=1, delivered=1, missed_away=1)
+
+
+def test_on_clocks_that_cannot_be_compared_nobody_is_blamed_for_what_passed_before_the_first() -> None:
+    ledger = Ledger()
+    ledger.begin(9)
+    for at_ns in (10, 20, 30):
+        ledger.sent(1, STREAM, Kind.MESSAGE, at_ns=at_ns)
+    account = ledger.account(2, STREAM)
+    account.joined(None, None, None, at_ns=5)
+    account.record(None, stamp(1, 1, 3), 0)
+    account.finished(None)
+    log = ledger.sent_log()
+
+    def lost(on_clock: Callable[[int, int], int]) -> int:
+        return ledger.settle(log.finals(), on_clock).totals(log).lost
+
+    assert lost(lambda at_ns, clock: NEVER_NS) == 0
+    assert lost(lambda at_ns, clock: at_ns + 6 if clock == 9 else NEVER_NS) == 1
+    assert lost(lambda at_ns, clock: at_ns) == 2
+
+
 @pytest.mark.parametrize("numbered", [True, False])
 def test_what_was_under_way_at_a_cut_is_lost_only_if_the_relays_numbers_prove_that_it_had_it(numbered: bool) -> None:
     ledger = Ledger()
@@ -416,7 +473,7 @@ def test_it_waits_until_all_that_is_owed_has_come() -> None:
     account.record(None, stamp(1, 1, 3), 0)
     assert account.waits(finals) is False
     account.joined(None, None, None)
-    assert account.waits(finals) is None, "nobody can say whether it missed something"
+    assert account.waits(finals) is False, "what was there before an absence is still there"
 
 
 def test_states_are_superseded_or_dropped_never_lost() -> None:
