@@ -30,6 +30,6 @@ def test_all_eight_ways_are_explained() -> None:
 
 def test_every_column_and_exit_code_is_explained() -> None:
     for column in LedgerColumns.__struct_fields__:
-        assert f"| {column} |" in TEXT
+        assert f"| {column.replace('_', ' ')} |" in TEXT
     for code in (EXIT_OK, EXIT_THRESHOLD, EXIT_INTERRUPTED, EXIT_INVALID):
         assert f"** | {code} |" in TEXT
