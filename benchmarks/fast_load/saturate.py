@@ -37,6 +37,8 @@ LOAD_SHARE: Final = 0.5
 """Share of a relay's saturation: far enough below that nothing queues for long."""
 PUBLISH_WEIGHT: Final = 5
 """What a publish costs, in deliveries: as the workload's default rate counts it."""
+WARMUP_S_MAX: Final = 10.0
+_WARMUP_STEP_S: Final = 0.1
 SETTLE_S_MAX: Final = 10.0
 QUIET_S: Final = 2.0
 """If nothing has come for so long after the end, nothing will."""
@@ -77,7 +79,7 @@ def saturate(settings: Settings, pid: int, cores: Cores, *, seconds: float, warm
         )
         try:
             window.publish()
-            window.run(warmup_s)
+            window.warm_up(warmup_s)
             delivered, acknowledged = window.delivered, window.acknowledged
             meter = Meter(cores, *tree_of(pid))
             elapsed_ns = window.run(seconds)
@@ -163,6 +165,13 @@ class _Window:
             now = time.monotonic_ns()
         self._drain()
         return time.monotonic_ns() - started
+
+    def warm_up(self, seconds: float) -> None:
+        """Run for so long, and on until a whole window has come back: before that, a slow relay's rate is not its own."""
+        deadline = time.monotonic() + WARMUP_S_MAX
+        self.run(seconds)
+        while self.acknowledged < WINDOW and time.monotonic() < deadline:
+            self.run(_WARMUP_STEP_S)
 
     def settle(self) -> int:
         """Stop publishing, wait for what is under way, and return how much of it is lost."""
