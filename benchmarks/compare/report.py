@@ -21,7 +21,14 @@ from benchmarks.rig.tables import thousands
 from loadtests.measuring.histogram import Histogram
 from loadtests.report.words import ledger_total
 from loadtests.results import environment
-from loadtests.results.schema import KindFigures, LedgerColumns, Result, Summary, ThresholdOutcome
+from loadtests.results.schema import (
+    UNEXPECTED_COLUMNS,
+    KindFigures,
+    LedgerColumns,
+    Result,
+    Summary,
+    ThresholdOutcome,
+)
 from loadtests.results.thresholds import Threshold, evaluate
 from loadtests.target.target import Target
 from loadtests.workload.catalogue import SCENARIOS
@@ -110,31 +117,38 @@ def _conditions(comparison: Comparison) -> str:
 
 def run_lines(comparison: Comparison) -> Lines:
     """Return the table of the runs: a heading and a line a target."""
+    turns = comparison.measured.turns
+    ledger = {name: _ledger_of([turn.result for turn in turns if turn.target == name]) for name in comparison.names}
+    # What no relay owed has a column only where there is some of it.
+    beside = [column for column in UNEXPECTED_COLUMNS if any(getattr(one, column) for one in ledger.values())]
     lines = [
         [
             *("target", "p50", "p99", "p99.9", "CPU a delivery", "owed", "lost", "other faults"),
+            *(column.replace("_", " ") for column in beside),
             *("late sends p99", "load CPU", ""),
         ]
     ]
-    turns = comparison.measured.turns
     for name in comparison.names:
         own = turns_of(turns, name, FIGURES[0])
-        every = [turn.result for turn in turns if turn.target == name]
-        ledgers = [ledger_total(result) for result in every]
+        total = ledger[name]
         cpus = [cpu for turn in own if (cpu := _cpu_ns(turn)) is not None]
         lines.append(
             [
                 name,
                 *(f"{value / 1e6:.2f} ms" for value in ranking.merged(turns, name).percentiles((50, 99, 99.9))),
                 f"{median(cpus) / 1e3:.1f} us" if cpus else NONE,
-                *(str(sum(getattr(one, column) for one in ledgers)) for column in ("expected", "lost")),
-                str(sum(one.duplicated + one.reordered + one.late for one in ledgers)),
+                *(str(total.expected), str(total.lost), str(total.duplicated + total.reordered + total.late)),
+                *(str(getattr(total, column)) for column in beside),
                 f"{_merged([turn.result.histogram('lag') for turn in own]).percentile(99) / 1e6:.2f} ms",
                 f"{median(max(worker.cpu for worker in turn.result.workers) for turn in own):.0%}",
                 _note_of_runs(turns, name),
             ]
         )
     return lines
+
+
+def _ledger_of(results: Sequence[Result]) -> LedgerColumns:
+    return _sum_of([ledger_total(result) for result in results])
 
 
 def _cpu_ns(turn: Turn) -> float | None:

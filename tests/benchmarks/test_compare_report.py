@@ -13,6 +13,7 @@ from benchmarks.compare.ranking import Turn
 from benchmarks.rig.processes import Cores
 from benchmarks.rig.tables import markdown, plain
 from loadtests.report.comparison import group, verdicts
+from loadtests.results.schema import KindFigures, LedgerColumns
 from loadtests.results.thresholds import parse
 from loadtests.target.catalogue import CATALOGUE
 from tests.benchmarks.compare_turns import FINDING, run_of, saturation, turn
@@ -117,3 +118,15 @@ def test_results_are_put_together_by_their_histograms() -> None:
     assert (histogram.count, histogram.max_ns) == (100, 9_000_000)
     assert histogram.percentile(99) < 1_100_000
     assert (both.kinds["message"].ledger.expected, both.kinds["message"].ledger.lost) == (101, 1)
+
+
+def test_what_no_relay_owed_has_a_column_only_where_there_is_some() -> None:
+    assert "missed away" not in report.run_lines(comparison_of(TWO))[0]
+    missed = KindFigures(ledger=LedgerColumns(sent=1, expected=10, delivered=10, missed_away=7))
+    first, *others = TWO
+    away = msgspec.structs.replace(
+        first, result=msgspec.structs.replace(first.result, kinds={**first.result.kinds, "message": missed})
+    )
+    head, reference, nats = report.run_lines(comparison_of([away, *others]))
+    assert (reference[head.index("missed away")], nats[head.index("missed away")]) == ("7", "0")
+    assert reference[head.index("lost")] == "0"
