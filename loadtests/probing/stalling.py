@@ -20,6 +20,8 @@ BYTES_PER_S: Final = 3_000_000.0
 """Over ten seconds more than the 16 MB that uWebSockets keeps for a reader, behind what the kernel keeps."""
 SIZES: Final = (1_024, 4_096)
 """Small ones where the relay takes enough of them: some count records, not bytes, in what they keep for a reader."""
+_HIDDEN_BYTES: Final = 6_000_000
+"""What the kernel's buffers of both ends can hold; usually some four million."""
 _SAMPLE: Final = 128
 MARKERS: Final = 20
 """Published once the reader is back and has had time: they show whether its connection still gets anything."""
@@ -185,6 +187,8 @@ def _finding(
             f"its connection lived, it got {outcome.prefix:,} and from byte {outcome.prefix * size:,} on missed {missing:,}:"
             f" {outcome.told:,} were told to be gone, {silent:,} were lost in silence"
         )
+    if not missing and len(bulk) * size < _HIDDEN_BYTES:
+        words.append("that is so little that the kernel's buffers may have held it all")
     if outcome.beside_missing:
         words.append(f"the reader beside it missed {outcome.beside_missing:,}")
     if len(bulk) < 0.9 * due:
