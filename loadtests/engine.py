@@ -75,7 +75,9 @@ class Engine:
         self._next = False
         self._environment = self._make_environment(options or LoadOptions())
         self._runner = self._environment.runner
-        self._locust = LocustMaster(self._environment, prepare=self._prepare, on_done=lambda result: None, quits=False)
+        self._locust = LocustMaster(
+            self._environment, prepare=self._prepare, on_done=lambda result: None, quits_after_s=None
+        )
 
     def _make_environment(self, options: LoadOptions) -> Any:
         """Return Locust's environment with a master, as its own command would set it up."""
@@ -137,8 +139,13 @@ class Engine:
         return self._folder / f"worker-{number + 1}.log"
 
     def _last_words(self, number: int) -> str:
-        lines = self._log_of(number).read_text(errors="replace").split("\n")
-        return f"Its log ends: {' | '.join([line.strip() for line in lines if line.strip()][-3:])}"
+        code = self._children[number].poll()
+        how = (
+            f"It ended with code {code}." if code is not None else f"Nothing was heard of it in {WORKERS_S_MAX:.0f} s."
+        )
+        lines = [line.strip() for line in self._log_of(number).read_text(errors="replace").splitlines() if line.strip()]
+        said = f"ends: {' | '.join(lines[-3:])}" if lines else "is empty."
+        return f"{how} Its log {said}"
 
     def _stop_workers(self) -> None:
         for child in self._children:
@@ -184,7 +191,7 @@ class Engine:
         end = time.monotonic() + WORKERS_S_MAX
         while self._runner.state not in ("ready", "stopped") or len(self._runner.clients.ready) < self._workers:
             if time.monotonic() > end or any(child.poll() is not None for child in self._children):
-                raise CannotRun(EXIT_CONFIGURATION, ["A worker was lost after the last run: see its log."])
+                raise CannotRun(EXIT_CONFIGURATION, ["A worker was lost after the last run: see the workers' logs."])
             gevent.sleep(POLL_S)
 
     def _prepare(self, participants: int) -> tuple[Settings, RunFacts]:

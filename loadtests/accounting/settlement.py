@@ -279,12 +279,15 @@ class Settlement:
                 target[kind] += count * recipients
         counted = {name: getattr(self, name) for name in _BY_KIND} | missing
         kinds: dict[str, KindTotals] = {}
+        faults = sorted(self.faults)
         for kind in sorted({kind for counter in (sent, refused, *counted.values()) for kind in counter}):
             columns = {name: counter[kind] for name, counter in counted.items()}
             expected = sum(columns[name] for name in _EXPECTED)
             boundary = owed[kind] - expected - columns["missed_away"] - columns["under_way"]
+            if boundary < 0:  # the log of a worker that was lost is missing
+                faults.append(f"{KIND_NAMES[kind]}: {-boundary} more came than is known to have been sent")
             kinds[KIND_NAMES[kind]] = KindTotals(
-                sent=sent[kind], refused=refused[kind], expected=expected, boundary=boundary, **columns
+                sent=sent[kind], refused=refused[kind], expected=expected, boundary=max(0, boundary), **columns
             )
         if self.lost_unknown:
             kinds[KIND_NAMES[0]] = KindTotals(expected=self.lost_unknown, lost=self.lost_unknown)
@@ -292,7 +295,6 @@ class Settlement:
         accounted = (
             sum(self.delivered.values()) + sum(sum(counter.values()) for counter in missing.values()) + self.boundary
         )
-        faults = sorted(self.faults)
         if sum(owed.values()) != accounted:
             faults.append(f"{sum(owed.values())} records x recipients were sent, {accounted} are accounted for")
         return Totals(

@@ -219,7 +219,7 @@ class Master:
         if worker not in self._lost:
             self._lost.add(worker)
             name = run.lines[worker].name
-            self._find(run, "worker-lost", f"{name} was lost, and with it what it had measured: see its log.")
+            self._find(run, "worker-lost", f"{name} was lost, and with it what it had measured: see the workers' logs.")
 
     def _find(self, run: Collector, code: str, sentence: str) -> None:
         run.findings.append(Finding(code, sentence))

@@ -56,14 +56,14 @@ class LocustMaster:
         *,
         prepare: Callable[[int], tuple[Settings, RunFacts]],
         on_done: Callable[[Result], None],
-        quits: bool,
+        quits_after_s: float | None,
     ) -> None:
-        """`quits`: Locust ends when the run is over; otherwise it waits for the next."""
+        """`quits_after_s`: Locust ends so long after the run is over; None: it waits for the next."""
         self._environment = environment
         self._runner = environment.runner
         self._prepare = prepare
         self._on_done = on_done
-        self._quits = quits
+        self._quits_after_s = quits_after_s
         self._page_ends_ns = 0
         self.master = Master(send=self._send, alive=self._alive, on_done=self._take)
         self._runner.register_message(TO_MASTER, self._on_message)
@@ -96,7 +96,7 @@ class LocustMaster:
         except (ValueError, TargetError) as error:
             _log.error("%s", error)
             self._environment.process_exit_code = EXIT_TARGET if isinstance(error, TargetError) else EXIT_CONFIGURATION
-            gevent.spawn(self._runner.quit if self._quits else self._runner.stop)
+            gevent.spawn(self._runner.stop if self._quits_after_s is None else self._quit)
             return
         workers = self.workers()
         setattr(options, PLAN, {"settings": settings.to_wire(), "workers": workers})
@@ -120,10 +120,19 @@ class LocustMaster:
     def _take(self, result: Result) -> None:
         self._environment.process_exit_code = result.exit_code
         self._on_done(result)
-        if self._quits:
-            gevent.spawn(self._runner.quit)
+        if self._quits_after_s is not None:
+            gevent.spawn(self._quit)
         elif self._runner.state not in ("stopping", "cleanup", "stopped"):
             gevent.spawn(self._runner.stop)
+
+    def _quit(self) -> None:
+        """End Locust, which would do so itself by its timer; but that counts from the first user, not from the load."""
+        if self._quits_after_s:
+            self._runner.stop()  # so that the page shows it
+            gevent.sleep(self._quits_after_s)
+        self._runner.quit()
+        if self._environment.web_ui is not None:
+            self._environment.web_ui.stop()
 
 
 def shown(settings: Settings, workers: int) -> dict[str, Any]:
@@ -136,6 +145,12 @@ def shown(settings: Settings, workers: int) -> dict[str, Any]:
         "suite": settings.suite,
         "workers": workers,
     }
+
+
+def _quits_after_s(options: Any) -> float | None:
+    if options.headless:
+        return 0.0
+    return float(options.autoquit) if options.autostart and options.autoquit != -1 else None
 
 
 class PlainRun:
@@ -155,7 +170,7 @@ class PlainRun:
         atexit.register(self._stack.close)
         self._target: tuple[str, OpenTarget] | None = None
         self._locust = LocustMaster(
-            environment, prepare=self._prepare, on_done=self._report, quits=bool(self._options.headless)
+            environment, prepare=self._prepare, on_done=self._report, quits_after_s=_quits_after_s(self._options)
         )
         if environment.web_ui is not None:
             tab.install(environment, self._locust.master.so_far)

@@ -21,10 +21,22 @@ NOISE = {"schedule-lag", "loop-lag", "generator-cpu", "uniform-ceiling"}
 """Findings that a busy machine brings about, and that say nothing of what these tests look at."""
 
 
-def locust(scenario: str, url: str, out: Path, *options: str, users: int, seconds: int) -> subprocess.Popen[str]:
+def locust(
+    scenario: str, url: str, out: Path, *options: str, users: int, seconds: int, headless: bool = True
+) -> subprocess.Popen[str]:
     """Start plain Locust on a scenario's file; its result goes below `out`."""
     file = SCENARIOS / f"{scenario.replace('-', '_')}.py"
-    command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "--only-summary", "--host", url]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(file),
+        "--only-summary",
+        "--host",
+        url,
+        *(["--headless"] * headless),
+    ]
     command += ["-u", str(users), "-r", str(users), "-t", f"{seconds}s", "--out", str(out), *options]
     return _start(command)
 

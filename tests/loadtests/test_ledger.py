@@ -563,6 +563,20 @@ def test_a_sender_without_a_final_is_a_fault() -> None:
     assert "sender 9 was heard" in faulty(ledger)
 
 
+def test_more_than_was_sent_is_a_fault_and_no_negative_count() -> None:
+    """As where the log of the senders was lost with their worker."""
+    ledger, lost = Ledger(), Ledger()
+    send(lost, 3)
+    account = ledger.account(0, 0)
+    account.joined(7, 0, None, from_start=True)
+    for number in range(1, 4):
+        account.record(number, stamp(Kind.MESSAGE, 1, number), 0)
+    account.finished(3)
+    totals = settled(ledger)
+    assert (totals.kinds["message"].delivered, totals.kinds["message"].boundary) == (3, 0)
+    assert "message: 3 more came than is known to have been sent" in totals.faults
+
+
 def test_an_open_account_and_a_refused_arrival_are_faults() -> None:
     ledger = Ledger()
     send(ledger, 2)

@@ -331,16 +331,26 @@ def test_a_load_that_is_over_is_not_cut_short_for_workers_that_are_late_with_it(
     assert workers.told_to_cut == [False]
 
 
+def below_zero(value: Any, path: str = "") -> list[str]:
+    """Return where a result has a negative number."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return [found for key, part in parts for found in below_zero(part, f"{path}/{key}")]
+    return [path] if isinstance(value, int | float) and value < 0 else []
+
+
 @pytest.mark.usefixtures("short_load")
-def test_a_worker_that_is_lost_makes_the_run_invalid_and_is_not_waited_for() -> None:
+@pytest.mark.parametrize("lost", ["a", "b"], ids=["with what it sent", "with what it received"])
+def test_a_worker_that_is_lost_makes_the_run_invalid_and_is_not_waited_for(lost: str) -> None:
     workers = FakeWorkers()
     workers.start()
     while workers.master.phase == "joining":
         gevent.sleep(0)
-    workers.dead.add("b")
+    workers.dead.add(lost)
     result = workers.finish()
     assert "worker-lost" in {finding.code for finding in result.findings}
     assert result.exit_code == EXIT_INVALID
+    assert below_zero(msgspec.to_builtins(result)) == []
 
 
 @pytest.mark.usefixtures("short_load")

@@ -264,7 +264,7 @@ def test_what_comes_after_the_drain_is_late(relay: tuple[ReferenceRelay, str], t
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_before_the_load_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     process = relaymark("room", "--participants", "8", out=tmp_path)
     for _ in range(1000):
@@ -276,6 +276,17 @@ def test_an_interrupt_before_the_load_leaves_nothing(number: signal.Signals, tmp
     assert (code, stdout) == (EXIT_INTERRUPTED, "")
     assert stderr == "relaymark run: interrupted before the load began.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_plain_locust_with_its_page_starts_and_quits_by_itself(
+    relay: tuple[ReferenceRelay, str], tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    options = ("--rate", "20", "--autostart", "--autoquit", "0", "--web-host", "127.0.0.1", "--web-port", str(port))
+    process = locust("room", relay[1], tmp_path / "out", *options, users=4, seconds=1, headless=False)
+    assert serious(finished(process, tmp_path / "out")) == []
 
 
 # -- bad input ---------------------------------------------------------------------------------------
