@@ -117,8 +117,14 @@ class _Outcome:
         self.told = sum(_told(stalled, seqs.get(record.id)) for record in self.missing)
 
     @property
-    def untold(self) -> int:
-        return len(self.missing) - self.told
+    def stuck(self) -> bool:
+        """Nothing came any more, on a connection that lives."""
+        return self.ended is None and bool(self.missing) and not self.later
+
+    @property
+    def silent(self) -> int:
+        """How many were left out without a word: only what came later shows it."""
+        return 0 if self.ended is not None or self.stuck else len(self.missing) - self.told
 
 
 def _told(line: Line, seq: int | None) -> bool:
@@ -134,80 +140,95 @@ def _come_back(exchange: Exchange, stalled: Line, beside: Line, outcome: _Outcom
         line = exchange.back(stalled, after=last, epoch=stalled.subscribed.epoch)
     except Trouble:
         return None
-    exchange.hear_out(line, _SILENCE_S, _CATCH_UP_S_MAX)
+    _catch_up(exchange, line, len(outcome.missing) + MARKERS)
     seqs = {one.record.id: one.seq for one in beside.came}
     got = {one.record.id for one in line.came}
     replayed = sum(record.id in got for record in outcome.missing)
-    told = sum(record.id not in got and _told(line, seqs.get(record.id)) for record in outcome.missing)
+    told = sum(
+        record.id not in got and any(_told(one, seqs.get(record.id)) for one in (stalled, line))
+        for record in outcome.missing
+    )
     return {"replayed": replayed, "told_when_back": told, "untold": len(outcome.missing) - replayed - told}
 
 
 def _finding(
     promises: Promises, outcome: _Outcome, back: dict[str, int] | None, due: int, watch: _HangUp, settled: bool
 ) -> Finding:
-    bulk, missing, size = outcome.bulk, len(outcome.missing), outcome.size
-    # Only what came later shows that the rest was left out: a line that gets nothing any more is another thing.
-    stuck = not outcome.ended and missing > 0 and not outcome.later
-    silent = 0 if outcome.ended or stuck else outcome.untold
+    bulk, missing = outcome.bulk, len(outcome.missing)
     counts = {
         "due": due,
         "published": len(bulk),
-        "record_bytes": size,
+        "record_bytes": outcome.size,
         "got": len(bulk) - missing,
         "prefix": outcome.prefix,
         "missing": missing,
         "told": outcome.told,
-        "lost_in_silence": silent,
-        "lost_from_byte": outcome.prefix * size if missing else 0,
+        "lost_in_silence": outcome.silent,
+        "lost_from_byte": outcome.prefix * outcome.size if missing else 0,
         "later_ones_got": outcome.later,
         "cut_off": int(outcome.ended is not None),
         "missing_beside": outcome.beside_missing,
     } | (back or {})
-    words = [f"{len(bulk):,} records of {size:,} B while it did not read ({due:,} were due)"]
+    words = [f"{len(bulk):,} records of {outcome.size:,} B while it did not read ({due:,} were due)"]
     if not settled:
         words.append("it was still being served when the probe stopped waiting")
-    if outcome.ended:
-        when = "" if watch.after_s is None else f" after {watch.after_s:.1f} s"
-        words.append(
-            f"it was cut off{when} ({outcome.ended.rstrip('.')}) with {outcome.prefix:,} of them, the first"
-            f" {outcome.prefix * size / 1e6:.1f} MB"
-            + (f", and {outcome.behind_hole:,} from behind a hole" if outcome.behind_hole else "")
-        )
-        if back is not None:
-            words.append(
-                f"when it came back {back['replayed']:,} were replayed, {back['told_when_back']:,} were told to be gone,"
-                f" {back['untold']:,} were missing in silence"
-            )
-    elif stuck:
-        words.append(f"its connection lived, but nothing came any more behind the first {outcome.prefix:,}")
-    elif not missing:
-        words.append("everything was kept for it, and its connection lived")
-    else:
-        words.append(
-            f"its connection lived, it got {outcome.prefix:,} and from byte {outcome.prefix * size:,} on missed {missing:,}:"
-            f" {outcome.told:,} were told to be gone, {silent:,} were lost in silence"
-        )
-    if not missing and len(bulk) * size < _HIDDEN_BYTES:
+    words += _fate(outcome, back, watch)
+    if not missing and len(bulk) * outcome.size < _HIDDEN_BYTES:
         words.append("that is so little that the kernel's buffers may have held it all")
     if outcome.beside_missing:
         words.append(f"the reader beside it missed {outcome.beside_missing:,}")
     if len(bulk) < 0.9 * due:
         words.append("fewer than were due: the publisher was held up, by the relay or by this machine")
-    broken = []
-    if promises.tells_gaps and silent:
-        broken.append(f"{of(silent, len(bulk))} were lost in silence on a connection that lived")
-    if promises.resumes and back is not None and back["untold"]:
-        broken.append(f"{of(back['untold'], len(bulk))} were neither replayed nor told to be gone")
-    if outcome.beside_missing:
-        broken.append(f"{of(outcome.beside_missing, len(bulk))} never came to a reader that read all the time")
     return Finding(
         question="a reader that stops",
         said=_SAID[promises.tells_gaps],
         seen="; ".join(words) + ".",
         counts=counts,
-        broken=tuple(broken),
-        failed=bool(missing) and (stuck or not settled),
+        broken=_broken(promises, outcome, back),
+        failed=missing > 0 and (outcome.stuck or not settled),
     )
+
+
+def _fate(outcome: _Outcome, back: dict[str, int] | None, watch: _HangUp) -> list[str]:
+    """Return what became of the reader and of its records."""
+    place_bytes = outcome.prefix * outcome.size
+    if outcome.ended:
+        when = "" if watch.after_s is None else f" after {watch.after_s:.1f} s"
+        hole = f", and {outcome.behind_hole:,} from behind a hole" if outcome.behind_hole else ""
+        words = [
+            (
+                f"it was cut off{when} ({outcome.ended.rstrip('.')}) with {outcome.prefix:,} of them, the first"
+                f" {place_bytes / 1e6:.1f} MB{hole}"
+            )
+        ]
+        if back is not None:
+            words.append(
+                f"when it came back {back['replayed']:,} were replayed, {back['told_when_back']:,} were told to be gone,"
+                f" {back['untold']:,} were missing in silence"
+            )
+        return words
+    if outcome.stuck:
+        return [f"its connection lived, but nothing came any more behind the first {outcome.prefix:,}"]
+    if not outcome.missing:
+        return ["everything was kept for it, and its connection lived"]
+    return [
+        (
+            f"its connection lived, it got {outcome.prefix:,} and from byte {place_bytes:,} on missed"
+            f" {len(outcome.missing):,}: {outcome.told:,} were told to be gone, {outcome.silent:,} were lost in silence"
+        )
+    ]
+
+
+def _broken(promises: Promises, outcome: _Outcome, back: dict[str, int] | None) -> tuple[str, ...]:
+    total = len(outcome.bulk)
+    broken = []
+    if promises.tells_gaps and outcome.silent:
+        broken.append(f"{of(outcome.silent, total)} were lost in silence on a connection that lived")
+    if promises.resumes and back is not None and back["untold"]:
+        broken.append(f"{of(back['untold'], total)} were neither replayed nor told to be gone")
+    if outcome.beside_missing:
+        broken.append(f"{of(outcome.beside_missing, total)} never came to a reader that read all the time")
+    return tuple(broken)
 
 
 _SAID: Final = {True: "who cannot be given everything is told or cut off", False: "not told"}

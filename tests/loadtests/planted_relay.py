@@ -32,6 +32,8 @@ from loadtests.dialects.base import (
 
 HEAD = struct.Struct(">IcQQ")
 BUFFER_BYTES = 32_768
+BACKLOG_BYTES = 196_608
+"""More than the window of a publisher: who reads never has so much waiting."""
 EVERYTHING = Features(
     numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True, idempotent=True
 )
@@ -296,7 +298,7 @@ class PlantedRelay:
             return
         if member.stuck:
             return
-        if len(member.out) > 2 * BUFFER_BYTES and plants.stalled != "kept":
+        if len(member.out) > BACKLOG_BYTES and plants.stalled != "kept":
             if plants.stalled == "closed":
                 with contextlib.suppress(OSError):  # it may have gone by itself
                     member.socket.shutdown(socket.SHUT_WR)

@@ -39,7 +39,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledging, "PUBLISHES", PUBLISHES)
     monkeypatch.setattr(acknowledging, "_MISSED_S_MAX", 0.01)
     monkeypatch.setattr(acknowledging, "ANSWER_S_MAX", 0.5)
-    monkeypatch.setattr(stalling, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(stalling, "_SILENCE_S", 0.8)
     monkeypatch.setattr(returning, "LOAD_S", 0.2)
     monkeypatch.setattr(largest, "_TRY_S_MAX", 0.2)
 
@@ -138,7 +138,7 @@ def test_states() -> None:
 
 
 def stalled(promises: Promises = EVERYTHING, dialect: str = DIALECT, **plants: Any) -> Finding:
-    return asked(lambda settings, told: stalling.stalled_reader(settings, told, 0.5), promises, dialect, **plants)
+    return asked(lambda settings, told: stalling.stalled_reader(settings, told, 0.8), promises, dialect, **plants)
 
 
 def test_what_is_kept_for_who_stops_reading() -> None:
