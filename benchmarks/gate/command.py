@@ -24,6 +24,7 @@ from benchmarks.gate.tree_runs import TreeRuns
 from benchmarks.gate.trees import TreeError, checked_out, refuse_changes, repository, resolve
 from benchmarks.rig import instructions
 from benchmarks.rig.files import unwritable, write
+from benchmarks.rig.git import GitError
 from benchmarks.rig.priority import preferred
 from benchmarks.rig.processes import ServerError, choose_cores, ended_by_signal, raise_file_limit
 from benchmarks.rig.say import complain, say_as
@@ -96,7 +97,7 @@ def _run(wanted: GateOptions) -> int:
         if measured is not None and not problems:
             try:
                 report = measured()
-            except TreeError as error:
+            except (TreeError, GitError) as error:
                 problems.append(str(error))
             except (RunError, ServerError) as error:
                 _say(str(error))
@@ -156,19 +157,19 @@ def _problems(wanted: GateOptions) -> list[str]:
 def _repository(wanted: GateOptions, problems: list[str]) -> Path | None:
     try:
         top = repository(Path.cwd())
-    except TreeError as error:
+    except (TreeError, GitError) as error:
         problems.append(str(error))
         return None
     for ref in (wanted.base, wanted.head):
         if ref is not None:
             try:
                 resolve(top, ref)
-            except TreeError as error:
+            except (TreeError, GitError) as error:
                 problems.append(str(error))
     if not wanted.allow_dirty and "HEAD" in (wanted.base, wanted.head):
         try:
             refuse_changes(top)
-        except TreeError as error:
+        except (TreeError, GitError) as error:
             problems.append(str(error))
     return top
 

@@ -33,8 +33,11 @@ def repository(start: Path) -> Path:
     """Return the top of the checkout around `start`. Raises TreeError if it holds no relay."""
     try:
         top = Path(git(start, "rev-parse", "--show-toplevel"))
-    except GitError:
-        raise TreeError(f"{start} is not in a git checkout: run the gate in one of the relay.") from None
+    except GitError as error:
+        # Its own words: a checkout of another owner, for one, has a remedy that only git knows.
+        raise TreeError(
+            f"run the gate in a git checkout of the relay; {start} is none that can be used: {error}"
+        ) from None
     if not (top / "relay" / "cli.py").is_file():
         raise TreeError(f"{top} holds no relay (relay/cli.py): run the gate in a checkout of it.")
     return top

@@ -136,7 +136,7 @@ def test_outside_of_a_checkout(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.gate(base="HEAD~1") == 104
-    assert "not in a git checkout" in capsys.readouterr().err
+    assert "not a git repository" in capsys.readouterr().err
 
 
 def test_stored_results_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,14 @@ def test_a_commit_without_a_relay(top: Path) -> None:
 
 
 def test_where_there_is_no_checkout(tmp_path: Path) -> None:
-    with pytest.raises(TreeError, match="not in a git checkout"):
+    with pytest.raises(TreeError, match=r"in a git checkout of the relay; .*not a git repository"):
         repository(tmp_path)
+
+
+def test_of_a_checkout_of_another_owner_git_tells_the_remedy(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(TreeError, match=r"(?s)dubious ownership.*git config --global --add safe\.directory"):
+        repository(top)
 
 
 def test_where_there_is_no_relay(tmp_path: Path) -> None:
