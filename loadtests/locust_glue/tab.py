@@ -68,8 +68,13 @@ def _percentile_titles() -> dict[str, str]:
 def _ledger_titles() -> dict[str, str]:
     return {
         "name": "Kind",
-        **{column: column.capitalize() for column in (*_COUNTED, "delivered", *_SETTLED)},
+        **{_key(column): column.replace("_", " ").capitalize() for column in (*_COUNTED, "delivered", *_SETTLED)},
     }
+
+
+def _key(column: str) -> str:
+    """Return a column's key in one word: the page turns others into camel case, and finds them no more."""
+    return column.replace("_", "")
 
 
 def percentile_rows(series: Mapping[str, Histogram]) -> list[dict[str, str | float]]:
@@ -104,7 +109,7 @@ def ledger_rows(series: Mapping[str, Histogram], kinds: Mapping[str, KindFigures
                 "name": name,
                 **{column: getattr(kind, column) for column in _COUNTED},
                 "delivered": delivered,
-                **{column: getattr(kind.ledger, column) if settled else "-" for column in _SETTLED},
+                **{_key(column): getattr(kind.ledger, column) if settled else "-" for column in _SETTLED},
             }
         )
     return rows
