@@ -35,21 +35,28 @@ class Erasures:
         stream.erasing = True
         self._waiting[stream.number] = (stream, epoch, asker)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the store can be called at once: it is not at it, and was not and finished nothing."""
+        return bool(self._waiting) and not self._under_way and not self._stuck
+
     def turn(self) -> None:
-        """Call the store, unless it is at it, or was and finished nothing."""
-        if self._waiting and not self._under_way and not self._stuck:
+        """Call the store, if there is something for it to do."""
+        if self.has_more:
             self._under_way = True
             erasures = [(number, epoch) for number, (_, epoch, _) in self._waiting.items()]
-            self._write(partial(self._store.erase, erasures), self._done)
+            self._write(partial(self._store.erase, erasures), partial(self._done, erasures))
 
     def tick(self) -> None:
         """Once a second: try again."""
         self._stuck = False
 
-    def _done(self, finished: list[tuple[int, bool]] | None, error: Exception | None) -> None:
+    def _done(
+        self, asked: list[tuple[int, int]], finished: list[tuple[int, bool]] | None, error: Exception | None
+    ) -> None:
         self._under_way = False
         if finished is None:
-            finished = [(number, False) for number in self._waiting]
+            finished = [(number, False) for number, _ in asked]
         self._stuck = not finished
         for number, is_gone in finished:
             stream, epoch, asker = self._waiting.pop(number)

@@ -108,7 +108,7 @@ class Hub:
         self.sequencer.commit()
         catching = self.replay.turn()
         more = self.fanout.slice()
-        return more or catching or behind or self.sequencer.has_more
+        return more or catching or behind or self.sequencer.has_more or self._erasures.has_more
 
     @property
     def settled(self) -> bool:

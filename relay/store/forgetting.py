@@ -174,6 +174,7 @@ class Forgetting:
         kept = pack_run(number, state.seed, run.behind(upto))
         self._connection.execute(statements.CUT_BODY, (upto + 1, kept, body_row))
         self._connection.execute(statements.CUT_SPAN, (upto + 1, number, first))
+        self.unpurged = True
         return len(kept)
 
     def erase(self, number: int, runs_max: int) -> int:

@@ -147,7 +147,7 @@ class SqliteStore:
 
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(
-            streams=self._writer.streams + self._unwritten.count_new(),
+            streams=self._writer.streams + self._unwritten.new,
             records=None,
             held_bytes=sum(self._files.sizes()),
             commits=self._writer.commits,

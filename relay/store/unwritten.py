@@ -28,11 +28,8 @@ class UnwrittenStreams:
         self._by_number: dict[int, Unwritten] = {}
         self._by_key: dict[bytes, Unwritten] = {}
         self._next_number = next_number
-
-    def count_new(self) -> int:
-        """Return how many streams the database does not know; from any thread."""
-        with self._lock:
-            return sum(unwritten.is_new for unwritten in self._by_number.values())
+        self.new = 0
+        """How many of them the database does not know."""
 
     def get(self, number: int) -> Unwritten | None:
         """Return a stream, None if it is not one of these."""
@@ -57,6 +54,7 @@ class UnwrittenStreams:
     def _add(self, unwritten: Unwritten) -> Unwritten:
         with self._lock:
             self._by_number[unwritten.number] = self._by_key[unwritten.key] = unwritten
+            self.new += unwritten.is_new
         return unwritten
 
     def drop(self, number: int) -> Unwritten | None:
@@ -65,4 +63,5 @@ class UnwrittenStreams:
             unwritten = self._by_number.pop(number, None)
             if unwritten is not None:
                 del self._by_key[unwritten.key]
+                self.new -= unwritten.is_new
             return unwritten

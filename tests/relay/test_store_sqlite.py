@@ -285,6 +285,65 @@ def test_much_to_expire_goes_in_steps(tmp_path: Path, monkeypatch: pytest.Monkey
     store.close()
 
 
+def test_what_was_forgotten_leaves_the_log_of_a_quiet_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(tmp_path / "r.db")
+    number = number_of(store, b"a")
+    store.commit(batch(records=[(number, records(1, 4, frame=b"TRIM-ME!" * 40, at_ns=5))]))
+    store.commit(batch(records=[(number, records(5, 8, frame=b"TRIM-ME!" * 40, at_ns=5))]))
+    store.commit(batch(records=[(number, records(9, 9, at_ns=50))]))
+    store.commit(Batch(trims=[(number, 6)]))
+    store.expire(20, 10**18)
+    clock = iter([1_000.0, 1_014.0, 1_015.0])
+    monkeypatch.setattr("relay.store.writing.monotonic", lambda: next(clock))
+
+    def held() -> bool:
+        return b"TRIM-ME!" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    for expected in (True, True, False):
+        store.tidy()
+        assert held() is expected
+    assert store.read(number, 0, PLENTY) == records(9, 9, at_ns=50)
+    store.close()
+
+
+def test_streams_that_hold_nothing_are_forgotten_with_age(tmp_path: Path) -> None:
+    store = make(tmp_path / "r.db")
+    old, young, used, held = (number_of(store, key) for key in (b"old", b"young", b"used", b"held"))
+    for number, at_ns in ((old, 5), (young, 50), (used, 5), (held, 5)):
+        store.commit(
+            batch(records=[(number, records(1, 2, at_ns=at_ns))], acks=[(number, b"h" * 16, 1)], trims=[(number, 2)])
+        )
+    store.commit(batch(records=[(held, records(3, 3, at_ns=60))]))
+    for number in (old, young, held):
+        store.release(number)
+    store.expire(20, 10**18)
+    assert store.statistics().streams == 3
+    states = [store.open(key.ljust(32), new_epoch=99, recent_max=0) for key in (b"old", b"young", b"used", b"held")]
+    assert [(state.epoch, state.head, len(state.acks)) for state in states] == [
+        (99, 0, 0),
+        (7, 2, 1),
+        (7, 2, 1),
+        (7, 3, 1),
+    ]
+    assert states[0].number not in (old, young, used, held)
+    store.close()
+
+
+def test_a_stamp_from_when_the_clock_was_ahead_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    store = make(tmp_path / "r.db")
+    ahead, right = number_of(store, b"a"), number_of(store, b"b")
+    store.commit(batch(records=[(ahead, records(1, 2, at_ns=10**15))]))
+    store.commit(batch(records=[(right, records(1, 2, at_ns=5))]))
+    store.commit(batch(records=[(right, records(3, 3, at_ns=500))]))
+    assert store.expire(100, 1_000) == [(right, 3)]
+    assert store.read(ahead, 0, PLENTY) == records(1, 2, at_ns=10**15)
+    assert store.swept_ns == 1_000
+    store.close()
+    store = make(tmp_path / "r.db")
+    assert store.swept_ns == 1_000, "over a restart"
+    store.close()
+
+
 # -- erasing -----------------------------------------------------------------------------------------
 
 
