@@ -76,6 +76,9 @@ SIGNATURES_PER_S_MAX: Final = 3_000
 connection is none. Capabilities that are remembered cost none and do not wait."""
 
 # -- the outbox of one connection --------------------------------------------------------------------
+UNSENT_BYTES_MAX: Final = 16_384
+"""What the kernel takes of a connection that it cannot send yet (TCP_NOTSENT_LOWAT). By default it takes megabytes before a
+send is refused, and every bound below begins behind them: a reader of 20 kB/s got states that were 55 s old."""
 CONTROL_QUEUE_BYTES_MAX: Final = 262_144
 """Past this the relay stops reading from the client: it asks for more than it takes."""
 EPHEMERAL_QUEUE_BYTES_MAX: Final = 65_536

@@ -274,8 +274,9 @@ class Peer:
             self.hub.counters.slow_closed += 1
             self.fail(Code.SLOW)
             return CLOSE_S_MAX
-        # Nothing is read from a client that does not take its answers, or asks for too much; but it is not silent.
-        silent_s = 0.0 if box.choked or self.behind else (now - self.heard_ns) / NS_PER_S
+        # Nothing is read from a client that does not take its answers, or asks for too much; but it is not silent. Nor is
+        # one that takes bytes: its PONG may wait behind megabytes, on its own side of the link.
+        silent_s = 0.0 if box.choked or self.behind else (now - max(self.heard_ns, self.progress_ns)) / NS_PER_S
         if silent_s >= 2 * KEEPALIVE_S:
             self.fail(Code.KEEPALIVE)
             return CLOSE_S_MAX

@@ -10,15 +10,17 @@ import os
 import random
 import resource
 import signal
+import socket
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from relay.buckets import Buckets
 from relay.hub import Hub
-from relay.limits import CHALLENGE_BYTES, DESCRIPTORS_RESERVED, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S
+from relay.limits import CHALLENGE_BYTES, DESCRIPTORS_RESERVED, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S, UNSENT_BYTES_MAX
 from relay.peer import Echo, Peer
 from relay.retention import PACE, RetentionClock
 from relay.session import Rates, Session
@@ -29,6 +31,8 @@ from relay.transports.journal import Journal
 from relay.wheel import Wheel
 
 NS_PER_S: Final = 1_000_000_000
+_TCP_NOTSENT_LOWAT: Final = 25
+"""Linux; the socket module has a name for it from Python 3.12 on."""
 GOAWAY_SPREAD_S: Final = 5.0
 """Clients are told to come back at a random time within this, so that they do not come back all at once."""
 CLOSING_SHARE: Final = 0.6
@@ -57,10 +61,23 @@ class Clock:
         return time.monotonic_ns() + self._offset_ns
 
 
-class HasDescriptor(Protocol):
+class AnySocket(Protocol):
     """A socket, of whatever library."""
 
     def fileno(self) -> int: ...
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+def bound_unsent(sock: AnySocket, bytes_max: int = UNSENT_BYTES_MAX) -> None:
+    """Have the kernel take about so many bytes that it cannot send yet, and then refuse. tcp(7), TCP_NOTSENT_LOWAT."""
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, bytes_max)
+
+
+def take_the_last(sock: AnySocket) -> None:
+    """Have the kernel take everything: a client that reads again finds the close frame behind what it was sent."""
+    bound_unsent(sock, 2**31 - 1)
 
 
 def describe(error: Exception) -> str:
@@ -142,7 +159,7 @@ class Relay:
         """Whether new clients are served: not while it goes down, nor while the store has lost its files."""
         return self.ready and self.store.fault is None
 
-    def has_descriptor_for(self, sock: HasDescriptor) -> bool:
+    def has_descriptor_for(self, sock: AnySocket) -> bool:
         """Whether an accepted socket leaves the reserve alone: the system gives the lowest descriptors first."""
         if sock.fileno() < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED:
             return True

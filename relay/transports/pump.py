@@ -24,7 +24,7 @@ from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, RECV_BYTES, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
 from relay.transports.accepting import Door
-from relay.transports.base import Relay, ending_signals
+from relay.transports.base import Relay, bound_unsent, ending_signals, take_the_last
 from relay.transports.handshake import Handshake
 from relay.transports.tls import TlsSocket
 
@@ -205,6 +205,8 @@ class Pump:
 
     def _queue(self, connection: _Connection, box: Outbox) -> None:
         box.stand()
+        if box.ended:
+            take_the_last(connection.sock)
         if box.overflowing:
             self._hub.replay.fall_behind(connection.peer)
         if connection.reading and box.choked:
@@ -330,6 +332,7 @@ class Pump:
         adopted = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            bound_unsent(sock)
             with trio.move_on_after(HANDSHAKE_S_MAX):
                 adopted = await self._greet(sock, context)
         except OSError:

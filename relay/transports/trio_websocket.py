@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 
 import trio
 import trio_websocket
@@ -19,8 +20,11 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from relay import framing
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX, REST_S
 from relay.peer import Peer, State
-from relay.transports.base import Relay, ending_signals
+from relay.transports.base import AnySocket, Relay, bound_unsent, ending_signals, take_the_last
 from relay.wire import SUBPROTOCOL
+
+_plain: ContextVar[AnySocket] = ContextVar("the socket of the connection that a task serves")
+"""The library hands its connections over without their sockets, but in the task that has them."""
 
 
 class _Connection:
@@ -31,6 +35,7 @@ class _Connection:
     def __init__(self, peer: Peer, socket: WebSocketConnection) -> None:
         self.peer = peer
         self.socket = socket
+        self.plain = _plain.get()
         self.wake = trio.Event()
         self.sending = False
 
@@ -61,6 +66,8 @@ class _Library:
                 continue
             if connection.sending:
                 box.stand()
+                if box.ended:
+                    take_the_last(connection.plain)
                 if box.overflowing:
                     hub.replay.fall_behind(connection.peer)
             connection.wake.set()
@@ -207,6 +214,8 @@ class _WebSocketServer(trio_websocket.WebSocketServer):
             plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
             assert isinstance(plain, trio.SocketStream)
             if self.relay.has_descriptor_for(plain.socket):
+                bound_unsent(plain.socket)
+                _plain.set(plain.socket)
                 await super()._handle_connection(stream)
         await trio.aclose_forcefully(stream)
 

@@ -18,10 +18,10 @@ import uvloop
 from relay.limits import HANDSHAKE_S_MAX, REST_S
 from relay.outbox import Outbox
 from relay.peer import Peer, State
-from relay.transports.base import Relay, ending_signals
+from relay.transports.base import Relay, bound_unsent, ending_signals, take_the_last
 from relay.transports.handshake import Handshake
 
-HIGH_WATER_BYTES: Final = 65_536
+HIGH_WATER_BYTES: Final = 16_384
 
 
 class _Loop:
@@ -77,6 +77,8 @@ class _Loop:
         connection = box.owner
         if connection.paused:
             box.stand()
+            if box.ended:
+                take_the_last(connection.transport.get_extra_info("socket"))
             if box.overflowing:
                 self.hub.replay.fall_behind(connection.peer)
             connection.look_whether_to_read()
@@ -114,6 +116,7 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        bound_unsent(self.transport.get_extra_info("socket"))
         self._timeout = self._on.loop.call_later(HANDSHAKE_S_MAX, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
