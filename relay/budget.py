@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Protocol
 
-from relay.limits import BACKLOG_WORK, REST_S, SIGNATURES_PER_S_MAX, TURN_WORK
+from relay.errors import Code
+from relay.limits import BACKLOG_WORK, INCOMPLETE_BYTES_MAX, REST_S, SIGNATURES_PER_S_MAX, TURN_WORK
 from relay.outbox import Outbox
 
 NS_PER_S: Final = 1_000_000_000
@@ -32,14 +33,32 @@ class Waiting(Protocol):
     def go_on(self) -> None:
         """Take another share."""
 
+    def fail(self, code: Code) -> None:
+        """Tell it why, and close it."""
+
 
 class Budget:
     """Work that this turn may still do, connections that wait for theirs, and signatures that may still be checked."""
 
-    __slots__ = ("_backlog", "_refilled_ns", "_resting", "_signatures", "caught_up", "left", "rests", "waiting")
+    __slots__ = (
+        "_backlog",
+        "_incomplete",
+        "_refilled_ns",
+        "_resting",
+        "_signatures",
+        "caught_up",
+        "incomplete_bytes",
+        "incomplete_bytes_max",
+        "left",
+        "rests",
+        "waiting",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, incomplete_bytes_max: int = INCOMPLETE_BYTES_MAX) -> None:
         self.left = TURN_WORK
+        self.incomplete_bytes = 0
+        self.incomplete_bytes_max = incomplete_bytes_max
+        self._incomplete: dict[Waiting, None] = {}  # those that hold some of them, the longest first
         self._backlog: deque[Waiting] = deque()
         self._resting: deque[tuple[int, Waiting]] = deque()
         self._signatures = float(SIGNATURES_PER_S_MAX)
@@ -85,3 +104,17 @@ class Budget:
                 return False
         self._signatures -= number
         return True
+
+    def hold(self, one: Waiting, more_bytes: int, *, is_new: bool) -> None:
+        """Count what came of a message that is not whole; when that is too much in all, the oldest is closed."""
+        if is_new:
+            self._incomplete.pop(one, None)
+            self._incomplete[one] = None
+        self.incomplete_bytes += more_bytes
+        while self.incomplete_bytes > self.incomplete_bytes_max and self._incomplete:
+            next(iter(self._incomplete)).fail(Code.INCOMPLETE)  # which lets go of it
+
+    def let_go(self, one: Waiting, held_bytes: int) -> None:
+        """Nothing of a message is held any more."""
+        self._incomplete.pop(one, None)
+        self.incomplete_bytes -= held_bytes

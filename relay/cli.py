@@ -90,6 +90,8 @@ def serve(
     durable_per_s: int | None = None,
     ephemeral_per_s: int | None = None,
     control_per_s: int | None = None,
+    streams_max: int | None = None,
+    incomplete_bytes_max: int | None = None,
 ) -> int:
     """Serve the reference relay until SIGTERM, Ctrl-C or a hang-up, then drain.
 
@@ -129,6 +131,10 @@ def serve(
         Ephemeral records a second that one connection may publish.
     control_per_s
         Other requests a second that one connection may send; above it is not read for a while.
+    streams_max
+        Streams in memory, of all clients together. Default: 200,000, some 500 MB.
+    incomplete_bytes_max
+        Bytes of messages that are not whole yet, of all clients together. Default: 64 MiB.
     """
     from relay import limits, server
     from relay.errors import ConfigurationError
@@ -152,6 +158,8 @@ def serve(
             ephemeral_per_s=limits.EPHEMERAL_PER_S_MAX if ephemeral_per_s is None else ephemeral_per_s,
             control_per_s=limits.CONTROL_PER_S_MAX if control_per_s is None else control_per_s,
         ),
+        streams_max=limits.STREAMS_MAX if streams_max is None else streams_max,
+        incomplete_bytes_max=limits.INCOMPLETE_BYTES_MAX if incomplete_bytes_max is None else incomplete_bytes_max,
     )
     try:
         server.serve(options, announce=lambda line: print(line, flush=True), log=_log)

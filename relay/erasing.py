@@ -24,7 +24,7 @@ class Erasures:
         self._store = store
         self._write = write
         self._finished = finished
-        self._waiting: dict[int, tuple[Stream, int, Client]] = {}
+        self.waiting: dict[int, tuple[Stream, int, Client]] = {}
         self._under_way = False
         self._stuck = False
 
@@ -33,18 +33,18 @@ class Erasures:
         if stream.erasing:
             raise Refused(Code.STORE)
         stream.erasing = True
-        self._waiting[stream.number] = (stream, epoch, asker)
+        self.waiting[stream.number] = (stream, epoch, asker)
 
     @property
     def has_more(self) -> bool:
         """Whether the store can be called at once: it is not at it, and was not and finished nothing."""
-        return bool(self._waiting) and not self._under_way and not self._stuck
+        return bool(self.waiting) and not self._under_way and not self._stuck
 
     def turn(self) -> None:
         """Call the store, if there is something for it to do."""
         if self.has_more:
             self._under_way = True
-            erasures = [(number, epoch) for number, (_, epoch, _) in self._waiting.items()]
+            erasures = [(number, epoch) for number, (_, epoch, _) in self.waiting.items()]
             self._write(partial(self._store.erase, erasures), partial(self._done, erasures))
 
     def tick(self) -> None:
@@ -59,6 +59,6 @@ class Erasures:
             finished = [(number, False) for number, _ in asked]
         self._stuck = not finished
         for number, is_gone in finished:
-            stream, epoch, asker = self._waiting.pop(number)
+            stream, epoch, asker = self.waiting.pop(number)
             stream.erasing = False
             self._finished(stream, epoch, asker, is_gone)

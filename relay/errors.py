@@ -51,6 +51,11 @@ class Code(IntEnum):
     WINDOW = 42
     """More unacknowledged records than the window allows."""
 
+    CROWDED = 43
+    """The relay holds as many streams as its operator allows. Ask again later."""
+    INCOMPLETE = 44
+    """A message was not whole in time, or the oldest of too many that are not."""
+
     STORE = 50
     """The store cannot take or give records now. Nothing was acknowledged: repeat with the same id."""
     FULL = 51

@@ -105,7 +105,7 @@ class FramingError(RelayError):
         self.events = events
 
 
-class _Partial:
+class Partial:
     """A message under way. Idle connections have none."""
 
     __slots__ = ("data", "decoder", "final", "fragments", "mask", "missing")
@@ -122,10 +122,10 @@ class _Partial:
 class FrameReader:
     """Turns the bytes of one client into messages and control frames."""
 
-    __slots__ = ("_message", "_message_bytes_max", "_rest", "_shut", "fragments", "waiting")
+    __slots__ = ("_message_bytes_max", "_rest", "_shut", "fragments", "partial", "waiting")
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
-        self._message: _Partial | None = None
+        self.partial: Partial | None = None  # the message under way
         self._message_bytes_max = message_bytes_max
         self._rest = b""
         self._shut = False
@@ -154,7 +154,7 @@ class FrameReader:
         position = 0
         end = len(data)
         while position < end:
-            if self._message is None:
+            if self.partial is None:
                 # The hot path: whole unfragmented binary frames, one after the other. Whatever else comes, or is
                 # wrong with them, is left to _frame. Unpacking three fields at once beats indexing the bytes.
                 while end - position >= 8:
@@ -179,8 +179,8 @@ class FrameReader:
                     position = stop
                 if position == end:
                     break
-            elif self._message.missing:
-                position = self._payload(self._message, data, position, events)
+            elif self.partial.missing:
+                position = self._payload(self.partial, data, position, events)
                 continue
             if small_max <= 0:
                 self._rest = data[position:]
@@ -195,7 +195,7 @@ class FrameReader:
 
         The checks go from byte to byte, so that the answer does not depend on how the bytes were cut.
         """
-        message = self._message
+        message = self.partial
         first = data[position]
         opcode = first & 0x0F
         if first & 0x70:
@@ -244,7 +244,7 @@ class FrameReader:
         if len(mask) < 4:
             return self._keep(data, position)
         if message is None:
-            self._message = message = _Partial(opcode)
+            self.partial = message = Partial(opcode)
         else:
             self.fragments += 1
         message.final = first >= 0x80
@@ -253,7 +253,7 @@ class FrameReader:
         message.missing = length
         return self._payload(message, data, start, events)
 
-    def _payload(self, message: _Partial, data: bytes, position: int, events: list[Event]) -> int:
+    def _payload(self, message: Partial, data: bytes, position: int, events: list[Event]) -> int:
         """Take what there is of the current data frame's payload; return where it stops."""
         chunk = apply_mask(data[position : position + message.missing], message.mask)
         message.data += chunk
@@ -265,7 +265,7 @@ class FrameReader:
             except UnicodeDecodeError:
                 raise self._fault(INVALID_DATA, "text that is not UTF-8", events) from None
         if ended:
-            self._message = None
+            self.partial = None
             events.append(bytes(message.data) if message.decoder is None else message.data.decode())
         else:
             turn = len(chunk) % 4
@@ -300,7 +300,7 @@ class FrameReader:
 
     def _shut_down(self) -> None:
         self._shut = True
-        self._message = None
+        self.partial = None
 
     def _fault(self, close_code: int, reason: str, events: list[Event]) -> FramingError:
         self._shut_down()

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from relay import framing, wire
-from relay.budget import Budget
+from relay.budget import NS_PER_S, Budget
 from relay.capability import Capability, Right, Verifier, handle_of
 from relay.counters import Counters
 from relay.erasing import Erasures
@@ -27,8 +27,10 @@ from relay.fanout import FanOut
 from relay.limits import (
     ACK_QUORUM_MAX,
     EXPORT_BYTES_MAX,
+    INCOMPLETE_BYTES_MAX,
     LEFT_IDS_MAX,
     PUBLISH_WINDOW,
+    STREAMS_MAX,
     STREAMS_PER_CONNECTION_MAX,
     TURN_WORK,
 )
@@ -60,12 +62,16 @@ class Hub:
         read: Submit = inline,
         write: Submit = inline,
         suites: range = range(1, 128),
+        streams_max: int = STREAMS_MAX,
+        incomplete_bytes_max: int = INCOMPLETE_BYTES_MAX,
         report: Callable[[Exception], None],
     ) -> None:
         self.store = store
         self.counters = Counters()
         self.verifier = Verifier()
-        self.budget = Budget()
+        self.budget = Budget(incomplete_bytes_max)
+        self.streams_max = streams_max
+        self._cleared_ns = 0
         self.fanout = FanOut(self.counters)
         self.push = self.fanout.push
         self.now_ns = 0
@@ -104,7 +110,8 @@ class Hub:
         budget = self.budget
         behind = budget.serve(self.now_ns) if budget.waiting else False
         budget.left = TURN_WORK
-        self._erasures.turn()
+        if self._erasures.waiting:
+            self._erasures.turn()
         self.sequencer.commit()
         catching = self.replay.turn()
         more = self.fanout.slice()
@@ -125,10 +132,21 @@ class Hub:
             self._attach(stream, client, capability, request)
         elif key in self._opening:
             self._opening[key].append((client, capability, request))
+        elif self._is_crowded():
+            client.refuse(Code.CROWDED, wire.SUBSCRIBE, request.request)
         else:
             self._opening[key] = [(client, capability, request)]
             call = partial(self.store.open, key, new_epoch=self._new_epoch(), recent_max=PUBLISH_WINDOW)
             self._read(call, partial(self._opened, key))
+
+    def _is_crowded(self) -> bool:
+        """Whether there is no room for another stream; once a second those that nobody uses make some."""
+        if len(self.streams) + len(self._opening) < self.streams_max:
+            return False
+        if self.now_ns - self._cleared_ns >= NS_PER_S:
+            self._cleared_ns = self.now_ns
+            self._put_away(0)
+        return len(self.streams) + len(self._opening) >= self.streams_max
 
     def _opened(self, key: bytes, state: StreamState | None, error: Exception | None) -> None:
         waiting = self._opening.pop(key)
@@ -291,9 +309,12 @@ class Hub:
     def expire(self, before_ns: int, now_ns: int, idle_ns: int) -> None:
         """Forget records older than `before_ns`, and put away streams that nobody has used for `idle_ns`."""
         self._write(partial(self.store.expire, before_ns, now_ns), self._expired)
+        self._put_away(idle_ns)
+
+    def _put_away(self, idle_ns: int) -> None:
         unused = self.now_ns - idle_ns
         for key, stream in list(self.streams.items()):
-            if not stream.attached and stream.idle_since_ns < unused and not stream.busy:
+            if not stream.attached and stream.idle_since_ns <= unused and not stream.busy:
                 del self.streams[key], self._numbers[stream.number]
                 for handle in stream.windows:
                     self._left_weight -= self._left.pop((stream.number, handle), 0)

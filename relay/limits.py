@@ -25,6 +25,10 @@ RECORDS_PER_MESSAGE_MAX: Final = 64
 """Bounds the work that one message can cause before other connections are served."""
 FRAGMENTS_PER_MESSAGE_MAX: Final = 128
 """A message in many tiny fragments costs far more than its bytes."""
+INCOMPLETE_BYTES_MAX: Final = 67_108_864
+"""Default of messages that are not whole yet, of all connections together: past this the oldest of them ends its connection."""
+INCOMPLETE_S_MAX: Final = 30.0
+"""For a message to become whole: the largest needs 9 kB/s."""
 RECV_BYTES: Final = 65_536
 """One read. Larger reads did not raise throughput and let one client hold the turn for longer."""
 
@@ -123,6 +127,8 @@ OUTGOING_BYTES_MAX: Final = 262_144
 not acknowledged and their windows make them wait."""
 
 # -- a stream ----------------------------------------------------------------------------------------
+STREAMS_MAX: Final = 200_000
+"""Default of streams in memory, some 2.5 KB each: a stranger made 5,000 a second, at no cost."""
 STREAM_NUMBER_MAX: Final = 2**32 - 1
 EPHEMERAL_SLOT_MAX: Final = 255
 """Independent states (typing, presence, position) that one publisher keeps in a stream."""

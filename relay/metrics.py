@@ -56,6 +56,10 @@ class RelayCollector(Collector):
         yield GaugeMetricFamily("relay_store_bytes_max", "What it may hold", value=store.held_bytes_max)
         yield GaugeMetricFamily("relay_store_streams", "Streams that the store knows", value=store.streams)
         yield GaugeMetricFamily("relay_streams", "Streams in memory", value=len(hub.streams))
+        yield GaugeMetricFamily("relay_streams_max", "Streams that may be in memory", value=hub.streams_max)
+        yield GaugeMetricFamily(
+            "relay_incomplete_bytes", "Bytes of messages that are not whole yet", value=hub.budget.incomplete_bytes
+        )
         yield CounterMetricFamily("relay_accepted", "WebSocket handshakes that succeeded", value=relay.accepted)
         yield CounterMetricFamily("relay_rejected", "Connections that failed their handshake", value=relay.rejected)
         yield CounterMetricFamily(

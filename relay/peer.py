@@ -22,6 +22,7 @@ from relay.hub import Hub
 from relay.limits import (
     CLOSE_S_MAX,
     HANDSHAKE_S_MAX,
+    INCOMPLETE_S_MAX,
     KEEPALIVE_S,
     LAGGING_S_MAX,
     SEND_STALL_S_MAX,
@@ -56,6 +57,9 @@ class Peer:
 
     __slots__ = (
         "_control",
+        "_held",
+        "_held_bytes",
+        "_held_since_ns",
         "_reader",
         "_resting",
         "_share",
@@ -82,6 +86,9 @@ class Peer:
         self.attachments: dict[int, Attachment] = {}
         self.state = State.GREETING
         self._reader = framing.FrameReader()
+        self._held: framing.Partial | None = None
+        self._held_bytes = 0
+        self._held_since_ns = 0
         self._control = math.inf  # work that its rate still allows
         self._share = SHARE_WORK  # of this turn
         self._resting = False  # since its rate, or that of all signatures, is used up
@@ -105,6 +112,25 @@ class Peer:
             self._reader.hold(data)
         else:
             self._feed(data)
+
+    def _hold(self) -> None:
+        """Have what is held of a message counted; from its beginning on it has INCOMPLETE_S_MAX to become whole."""
+        partial = self._reader.partial
+        if partial is None or self.state >= State.CLOSING:
+            self._let_go()
+            return
+        is_new = partial is not self._held
+        if is_new:
+            self._held = partial
+            self._held_since_ns = self.hub.now_ns
+        more_bytes = len(partial.data) - self._held_bytes
+        self._held_bytes = len(partial.data)
+        self.hub.budget.hold(self, more_bytes, is_new=is_new)
+
+    def _let_go(self) -> None:
+        self.hub.budget.let_go(self, self._held_bytes)
+        self._held = None
+        self._held_bytes = 0
 
     def _feed(self, data: bytes) -> None:
         events: list[Input]
@@ -133,6 +159,8 @@ class Peer:
             self.receive_messages(messages)
         except Exception as error:
             self._fault(error)
+        if reader.partial is not None or self._held is not None:
+            self._hold()
         if self._waiting is not None or reader.waiting:
             self.behind = True
             if self._resting:
@@ -220,6 +248,7 @@ class Peer:
         self.box.end()
         self.state = State.CLOSING
         self.closing_since_ns = self.hub.now_ns
+        self._let_go()
         self.leave()
 
     def _end(self) -> None:
@@ -232,6 +261,7 @@ class Peer:
     def lost(self) -> None:
         """Let go of everything: the connection is gone, in whatever way. No reference cycle stays behind."""
         self.state = State.ENDED
+        self._let_go()
         self.leave()
         self.box.owner = None
 
@@ -264,6 +294,9 @@ class Peer:
             return CLOSE_S_MAX
         if self.state == State.GREETING and now - self.opened_ns >= HANDSHAKE_S_MAX * NS_PER_S:
             self.fail(Code.HANDSHAKE)
+            return CLOSE_S_MAX
+        if self._held is not None and now - self._held_since_ns >= INCOMPLETE_S_MAX * NS_PER_S:
+            self.fail(Code.INCOMPLETE)
             return CLOSE_S_MAX
         if box.lagging:
             self.behind_since_ns = self.behind_since_ns or now

@@ -15,12 +15,14 @@ from typing import Final, TypeVar
 from relay.errors import ConfigurationError
 from relay.limits import (
     DRAIN_S,
+    INCOMPLETE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     RETAIN_S,
     RETAIN_STREAM_BYTES_MAX,
     RETAIN_TOTAL_BYTES_MAX,
     STORE_BYTES_MAX,
     STREAM_BYTES_MAX,
+    STREAMS_MAX,
 )
 from relay.metrics_server import MetricsServer
 from relay.session import Rates
@@ -61,6 +63,8 @@ class Options:
     stream_bytes_max: int | None = None
     drain_s: float = DRAIN_S
     rates: Rates = field(default_factory=Rates)
+    streams_max: int = STREAMS_MAX
+    incomplete_bytes_max: int = INCOMPLETE_BYTES_MAX
 
 
 def serve(options: Options, announce: Callable[[str], None], log: Callable[[str], None]) -> None:
@@ -86,6 +90,10 @@ def serve(options: Options, announce: Callable[[str], None], log: Callable[[str]
         for name in ("durable_per_s", "ephemeral_per_s", "control_per_s")
         if not 0 < getattr(options.rates, name) <= PER_S_MAX
     ]
+    if options.streams_max < 1:
+        problems.append(f"--streams-max {options.streams_max}: use 1 or more")
+    if options.incomplete_bytes_max < MESSAGE_BYTES_MAX:
+        problems.append(f"--incomplete-bytes-max: use at least {MESSAGE_BYTES_MAX} bytes, one message")
     bounds = (options.store_bytes_max, options.stream_bytes_max)
     problems += [
         f"--{name}: use at least {least} bytes"
@@ -125,6 +133,8 @@ def _serve(
         allow_suite_0=options.allow_suite_0,
         retain_s=options.retain_s,
         drain_s=options.drain_s,
+        streams_max=options.streams_max,
+        incomplete_bytes_max=options.incomplete_bytes_max,
         log=log,
     )
     metrics = MetricsServer(relay, options.transport, metrics_listeners) if metrics_listeners else None

@@ -20,7 +20,16 @@ from typing import Final, Protocol
 
 from relay.buckets import Buckets
 from relay.hub import Hub
-from relay.limits import CHALLENGE_BYTES, DESCRIPTORS_RESERVED, DRAIN_S, EXPIRY_SWEEP_S, RETAIN_S, UNSENT_BYTES_MAX
+from relay.limits import (
+    CHALLENGE_BYTES,
+    DESCRIPTORS_RESERVED,
+    DRAIN_S,
+    EXPIRY_SWEEP_S,
+    INCOMPLETE_BYTES_MAX,
+    RETAIN_S,
+    STREAMS_MAX,
+    UNSENT_BYTES_MAX,
+)
 from relay.peer import Echo, Peer
 from relay.retention import PACE, RetentionClock
 from relay.session import Rates, Session
@@ -99,6 +108,8 @@ class Relay:
         allow_suite_0: bool = False,
         retain_s: float = RETAIN_S,
         drain_s: float = DRAIN_S,
+        streams_max: int = STREAMS_MAX,
+        incomplete_bytes_max: int = INCOMPLETE_BYTES_MAX,
         clock: Callable[[], int] | None = None,
         wall: Callable[[], int] | None = None,
         log: Callable[[str], None] = lambda line: None,
@@ -119,6 +130,8 @@ class Relay:
             read=read,
             write=write,
             suites=range(0 if allow_suite_0 else 1, 128),
+            streams_max=streams_max,
+            incomplete_bytes_max=incomplete_bytes_max,
             report=lambda error: log(describe(error)),
         )
         self.hub.now_ns = self.clock()

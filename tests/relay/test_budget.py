@@ -6,9 +6,11 @@ import pytest
 from scripted import SECOND_NS, Client, Net, capability_of, sealed_of
 
 from relay import wire
+from relay.errors import Code, close_code
 from relay.limits import (
     BACKLOG_WORK,
     CONTROL_QUEUE_BYTES_MAX,
+    INCOMPLETE_S_MAX,
     REST_S,
     SHARE_WORK,
     WORK_FRAME,
@@ -159,3 +161,64 @@ def test_wrong_signatures_are_paid_for_by_who_sends_them(net: Net) -> None:
     net.settle()
     assert len(client.pop()) <= 1 + 50 * WORK_REQUEST // (WORK_SIGNATURE + 2 * WORK_REQUEST)
     assert net.hub.budget.resting
+
+
+# -- totals: bounds of the relay as a whole ------------------------------------------------------------
+
+
+def begin_message(client: Client, size: int) -> None:
+    """Send the first `size` bytes of a message of 200,000."""
+    client.give(client.frame(bytes(200_000))[: 14 + size])
+
+
+def test_the_oldest_incomplete_message_gives_way_when_there_are_too_many(net: Net) -> None:
+    net.hub.budget.incomplete_bytes_max = 350_000
+    first, second, third = (net.connect() for _ in range(3))
+    begin_message(first, 150_000)
+    begin_message(second, 150_000)
+    assert net.hub.budget.incomplete_bytes == 300_000
+    begin_message(third, 100_000)
+    net.settle()
+    assert (first.closed, second.closed, third.closed) == (close_code(Code.INCOMPLETE), None, None)
+    assert net.hub.budget.incomplete_bytes == 250_000
+    second.cut()
+    assert net.hub.budget.incomplete_bytes == 100_000
+    third.cut()
+    assert net.hub.budget.incomplete_bytes == 0
+
+
+def test_a_message_that_becomes_whole_is_no_longer_counted(net: Net) -> None:
+    author, number = net.attached()
+    message = author.frame(wire.encode(wire.Publish(number, 0, 1, None, sealed_of(1, 131_072))))
+    author.give(message[:100_000])
+    assert 90_000 < net.hub.budget.incomplete_bytes < 100_000
+    author.give(message[100_000:] + message[:70_000])
+    assert 60_000 < net.hub.budget.incomplete_bytes < 70_000, "the next one"
+    author.give(message[70_000:])
+    assert net.hub.budget.incomplete_bytes == 0
+    net.settle()
+    assert [record.seq for record in author.pop() if isinstance(record, wire.Message)] == [1]
+
+
+def test_a_message_must_become_whole_in_time(net: Net) -> None:
+    slow = net.connect()
+    begin_message(slow, 10)
+    for _ in range(4):
+        net.later(INCOMPLETE_S_MAX / 3 - 1)
+        slow.give(b"\0")
+    net.later(3)
+    assert slow.closed == close_code(Code.INCOMPLETE)
+
+
+def test_streams_have_a_total_and_unused_ones_make_room(net: Net) -> None:
+    net.hub.streams_max = 3
+    client = net.connect()
+    numbers = [client.subscribe(index)[0].number for index in (1, 2, 3)]
+    (refused,) = client.subscribe(4)
+    assert (refused.code, refused.record) == (Code.CROWDED, wire.SUBSCRIBE)
+    assert len(client.subscribe(3, member=2)) == 1, "one that is there already"
+    client.send(wire.Unsubscribe(numbers[0]))
+    assert client.subscribe(4)[0].code == Code.CROWDED, "room is made once a second"
+    net.hub.now_ns += SECOND_NS
+    assert isinstance(client.subscribe(4)[0], wire.Subscribed)
+    assert len(net.hub.streams) == 3

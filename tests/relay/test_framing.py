@@ -193,15 +193,15 @@ def test_a_trickled_message_is_copied_a_fixed_number_of_times(opcode: Opcode, st
 def test_an_announced_length_reserves_no_memory() -> None:
     reader = FrameReader()
     reader.feed(b"\x82\xff" + MESSAGE_BYTES_MAX.to_bytes(8, "big") + b"mask" + b"x")
-    assert reader._message is not None
-    assert sys.getsizeof(reader._message.data) < 200
+    assert reader.partial is not None
+    assert sys.getsizeof(reader.partial.data) < 200
 
 
 def test_an_idle_reader_holds_nothing() -> None:
     reader = FrameReader()
     reader.feed(masked(Opcode.TEXT, b"x" * 1000, fin=False) + masked(Opcode.CONT, b"y"))
     reader.feed(masked(Opcode.PING, b"x"))
-    assert (reader._message, reader._rest) == (None, b"")
+    assert (reader.partial, reader._rest) == (None, b"")
     assert not hasattr(reader, "__dict__")
     assert sys.getsizeof(reader) < 100
 
