@@ -37,7 +37,6 @@ from benchmarks.rig.processes import (
     ServerError,
     choose_cores,
     ended_by_signal,
-    free_port,
     raise_file_limit,
     running,
     stop,
@@ -48,6 +47,7 @@ from benchmarks.rig.tables import plain, thousands
 from benchmarks.rig.usage import Meter, no_collections
 from benchmarks.throughput.goals import OTHERS_MAX
 from benchmarks.throughput.shapes import SHAPES
+from loadtests.target.opening import free_port
 from relaymark import child
 
 COST_MAX: Final = 0.02
