@@ -47,6 +47,7 @@ from benchmarks.rig.tables import plain, thousands
 from benchmarks.rig.usage import Meter, no_collections
 from benchmarks.throughput.goals import OTHERS_MAX
 from benchmarks.throughput.shapes import SHAPES
+from loadtests.results.exit_codes import EXIT_INTERRUPTED
 from loadtests.target.opening import free_port
 from relaymark import child
 
@@ -383,4 +384,7 @@ def scrape_lines(scrapes: Sequence[Scrapes]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -136,7 +136,7 @@ def _count(collected: Collected, count: CountInstructions, budget_s: float, say:
                 first = pool.submit(count, "base", tool.fresh(), swapped=False)
                 second = pool.submit(count, "head", tool.fresh(), swapped=True)
                 collected.counts.append((first.result(), second.result()))
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             say("interrupted; the relays that are being counted end first")
             with uninterrupted():
                 pool.shutdown()

@@ -34,6 +34,7 @@ from benchmarks.rig.processes import (
     raise_file_limit,
     running,
 )
+from loadtests.results.exit_codes import EXIT_INTERRUPTED
 from relaymark import child
 
 TRANSPORTS: Final = ("pump", "uvloop", "trio-websocket")
@@ -174,4 +175,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

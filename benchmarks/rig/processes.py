@@ -73,13 +73,13 @@ def raise_file_limit(needed: int) -> None:
 
 @contextlib.contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Turn SIGTERM, and SIGHUP unless it is ignored, into SystemExit, so that servers are ended then too."""
+    """Take SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C: what was started ends, and figures until then are told."""
     numbers = [number for number in ending_signals() if number is not signal.SIGINT]
 
-    def leave(number: int, _frame: FrameType | None) -> None:
+    def leave(_number: int, _frame: FrameType | None) -> None:
         for one in numbers:
             signal.signal(one, signal.SIG_IGN)  # we are leaving: another is not to stop that half way
-        raise SystemExit(128 + number)
+        raise KeyboardInterrupt
 
     before = {number: signal.signal(number, leave) for number in numbers}
     try:
