@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from relay.errors import StoreUnavailable
+from relay.limits import COMMIT_BATCH_BYTES_MAX
 from relay.store import forgetting, statements
 from relay.store.base import Batch, Committed, Run
 from relay.store.files import StoreFiles
@@ -32,6 +33,8 @@ ERASE_PURGE_S: Final = 5.0
 """How long an erasure waits for a reader from outside that keeps the write-ahead log."""
 ERASURES_MAX: Final = 256
 """Streams erased by one call: commits wait for it."""
+_BATCH_ROOM_BYTES: Final = 4 * COMMIT_BATCH_BYTES_MAX
+"""While more than this was left, what is left is reckoned and not measured."""
 _RUN_BYTES: Final = 3 * PAGE_BYTES
 """What a run takes beside its frames, at most."""
 
@@ -139,15 +142,16 @@ class Writer:
             return [], [number for number, _ in runs], []
         self._disk_full = False
         self._states.load([number for number, _ in runs])
-        if self._room_bytes < sum([len(run.data) + _RUN_BYTES for _, run in runs]):
+        if self._room_bytes < _BATCH_ROOM_BYTES:
             self._room_bytes = self._measure_room()
         admitted, full, damaged = [], [], []
+        get = self._states.get
         for number, run in runs:
-            state = self._states.get(number)
+            state = get(number)
             needed_bytes = len(run.data) + _RUN_BYTES
             if state is None:
                 damaged.append(number)
-            elif needed_bytes > self._room_bytes or state.held_bytes + needed_bytes > self._stream_bytes_max:
+            elif state.held_bytes + needed_bytes > self._stream_bytes_max or needed_bytes > self._room_bytes:
                 full.append(number)
             else:
                 self._room_bytes -= needed_bytes
