@@ -32,7 +32,7 @@ from loadtests.sealing.records import Stamp
 from loadtests.settings import Settings
 
 START_NS = 1_000_000_000_000
-LATENCY_NS = 1_000_000
+LATENCY_NS = 20_000_000
 SECOND_NS = 1_000_000_000
 EPOCH = 7
 _CLOCKS = ("publisher", "recipient", "population", "clock_probe")
