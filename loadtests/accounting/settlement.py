@@ -78,10 +78,13 @@ class SentLog:
 
     def append(self, line: Line, sender: int, kind: int, at_ns: int = 0) -> int:
         """Log one more record and return its counter, from 1."""
-        entry = self._entry(line, sender)
-        entry.kinds.append(kind)
-        entry.sent_ns.append(at_ns)
-        return len(entry.kinds)
+        try:
+            kinds, _, _, sent_ns, _ = self._lines[line][sender]
+        except KeyError:
+            kinds, _, _, sent_ns, _ = self._entry(line, sender)
+        kinds.append(kind)
+        sent_ns.append(at_ns)
+        return len(kinds)
 
     def refuse(self, line: Line, sender: int, counter: int) -> None:
         """Nobody is owed this record: the relay did not take it, and it was given up."""

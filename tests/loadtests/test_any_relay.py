@@ -41,6 +41,7 @@ lies = st.builds(
     swaps=st.sampled_from([0, 0, 6, 13]),
     delays=st.sampled_from([0, 0, 11]),
     drops_publishes=st.sampled_from([0, 0, 5, 9]),
+    skips_numbers=st.sampled_from([0, 0, 0, 4]),
 )
 worlds = st.builds(
     World,

@@ -210,6 +210,8 @@ class Lies:
     delays: int = 0
     drops_publishes: int = 0
     """It acknowledges what it drops."""
+    skips_numbers: int = 0
+    """It gives a number to nothing."""
     delay_ns: int = 12 * SECOND_NS
 
 
@@ -319,7 +321,7 @@ class Relay:
             if self._lies("drops_publishes"):
                 self._published(connection, id_, stream.numbered or 1)
                 return
-            stream.numbered += 1
+            stream.numbered += 2 if self._lies("skips_numbers") else 1
             known = self.known[connection.member, number, id_] = stream.numbered
             took = Took(stream.numbered, sealed, connection.member)
             stream.log.append(took)
