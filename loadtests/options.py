@@ -87,6 +87,22 @@ class HandshakeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeOptions(HandshakeOptions):
+    """The options of `relaymark probe`, as they were given."""
+
+    targets: Annotated[
+        str | None, _says(f"File with targets of yours. Default: ./{TARGETS_FILE}, if it is there.", _TARGET)
+    ] = None
+    tls: Annotated[bool, _says("Serve and connect with TLS, by a certificate of the harness's own.", _TARGET)] = False
+    stall: Annotated[str, _says("How long a reader stops reading: 10s, 1m.", _TOLD)] = "10s"
+    only: Annotated[
+        list[str] | None, _says("Ask only questions whose name contains this word; may be repeated.", _TOLD)
+    ] = None
+    json: Annotated[bool, _says("Print JSON instead of a table.", _TOLD)] = False
+    quiet: Annotated[bool, _says("Show no progress.", _TOLD)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadOptions(HandshakeOptions):
     """What is sent, and how. Locust's web page has a field for the first four."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Final
@@ -19,7 +18,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from loadtests.address import TargetError
-from loadtests.options import HandshakeOptions, problems_of_tls, target_named, with_handshake
+from loadtests.options import ProbeOptions, problems_of_tls, target_named, with_handshake
 from loadtests.probing import session, table
 from loadtests.probing.findings import Finding, Probed
 from loadtests.probing.stalling import STALL_S
@@ -28,30 +27,9 @@ from loadtests.settings import Settings, problems_of, seconds
 from loadtests.signals import on_ending
 from loadtests.target.greeting import greet
 from loadtests.target.opening import OpenTarget, RunningRelay, opened
-from loadtests.target.spec import TARGETS_FILE
 from loadtests.target.target import Target
 
 STALL_S_MAX: Final = 600.0
-
-
-def _says(help: str) -> Parameter:  # noqa: A002  # as cyclopts calls it
-    return Parameter(help=help, negative=())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeOptions(HandshakeOptions):
-    """The options of `relaymark probe`, as they were given."""
-
-    targets: Annotated[str | None, _says(f"File with targets of yours. Default: ./{TARGETS_FILE}, if it is there.")] = (
-        None
-    )
-    tls: Annotated[bool, _says("Serve and connect with TLS, by a certificate of the harness's own.")] = False
-    stall: Annotated[str, _says("How long a reader stops reading: 10s, 1m.")] = f"{STALL_S:g}s"
-    only: Annotated[list[str] | None, _says("Ask only questions whose name contains this word; may be repeated.")] = (
-        None
-    )
-    json: Annotated[bool, _says("Print JSON instead of a table.")] = False
-    quiet: Annotated[bool, _says("Show no progress.")] = False
 
 
 _DEFAULTS: Final = ProbeOptions()

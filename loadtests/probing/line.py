@@ -106,6 +106,8 @@ class Line:
         """Copies of what we never published: changed on the way, or somebody else's."""
         self.ended: str | None = None
         """Why the connection is over, None while it lives."""
+        self.stamped = False
+        """What was read last had the kernel's stamp."""
         self._owner = owner
         self._place = 0
         self._out = bytearray()
@@ -172,6 +174,7 @@ class Line:
             return
         first_ns = empty_ns if self._left_ns is None else self._left_ns
         data, stamp_ns, over = self._read()
+        self.stamped = stamp_ns is not None
         self._left_ns = first_ns if len(data) >= _READ_BYTES else None
         if data:
             self._take(data, first_ns, stamp_ns)

@@ -32,8 +32,8 @@ from loadtests.dialects.base import (
 
 HEAD = struct.Struct(">IcQQ")
 BUFFER_BYTES = 32_768
-BACKLOG_BYTES = 196_608
-"""More than the window of a publisher: who reads never has so much waiting."""
+BACKLOG_BYTES = 163_840
+"""More than a publisher has under way: who reads hardly ever has so much waiting."""
 EVERYTHING = Features(
     numbers=True, acknowledges=True, resumes=True, ephemeral=True, times=False, echoes=True, idempotent=True
 )
@@ -121,7 +121,7 @@ class Plants:
     """Its first member gets two records at a time, the later first."""
     repeats_retries: bool = False
     stalled: str = "kept"
-    """What becomes of who does not read: kept, silent, told, closed or stuck."""
+    """What becomes of its first member when that does not read: kept, silent, told, closed or stuck."""
     resumes: bool = True
     replays_twice: bool = False
     hurries_states: bool = False
@@ -298,7 +298,7 @@ class PlantedRelay:
             return
         if member.stuck:
             return
-        if len(member.out) > BACKLOG_BYTES and plants.stalled != "kept":
+        if first and len(member.out) > BACKLOG_BYTES and plants.stalled != "kept":
             if plants.stalled == "closed":
                 with contextlib.suppress(OSError):  # it may have gone by itself
                     member.socket.shutdown(socket.SHUT_WR)

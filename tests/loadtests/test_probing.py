@@ -24,6 +24,7 @@ from loadtests.results.exit_codes import (
 )
 from loadtests.settings import Settings
 from loadtests.target.target import Promises
+from relay.cli import app
 from relay.limits import SEALED_BYTES_MAX
 
 DIALECT = f"{Path(__file__).with_name('planted_relay.py')}:Planted"
@@ -39,7 +40,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledging, "PUBLISHES", PUBLISHES)
     monkeypatch.setattr(acknowledging, "_MISSED_S_MAX", 0.01)
     monkeypatch.setattr(acknowledging, "ANSWER_S_MAX", 0.5)
-    monkeypatch.setattr(stalling, "_SILENCE_S", 0.8)
+    monkeypatch.setattr(stalling, "_SILENCE_S", 1.0)
     monkeypatch.setattr(returning, "LOAD_S", 0.2)
     monkeypatch.setattr(largest, "_TRY_S_MAX", 0.2)
 
@@ -138,7 +139,7 @@ def test_states() -> None:
 
 
 def stalled(promises: Promises = EVERYTHING, dialect: str = DIALECT, **plants: Any) -> Finding:
-    return asked(lambda settings, told: stalling.stalled_reader(settings, told, 0.8), promises, dialect, **plants)
+    return asked(lambda settings, told: stalling.stalled_reader(settings, told, 1.0), promises, dialect, **plants)
 
 
 def test_what_is_kept_for_who_stops_reading() -> None:
@@ -306,8 +307,8 @@ def test_the_reference_relay_keeps_its_promises(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.process
 def test_a_relay_is_probed_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ProbeOptions(tls=True, only=["acknowledgement", "order"], quiet=True)
-    assert probe_cli.probe("reference", options=options) == EXIT_OK
+    words = ["probe", "reference", "--tls", "--only", "acknowledgement", "--only", "order", "--quiet"]
+    assert app(words, exit_on_error=False, result_action="return_value") == EXIT_OK
     shown = capsys.readouterr().out
     assert "dialect reference, TLS" in shown
     assert "2 of 2 questions could be asked; no promise is broken." in shown
