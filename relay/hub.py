@@ -107,15 +107,17 @@ class Hub:
             for client in self._exporting:
                 client.exporting = False
             self._exporting.clear()
-        budget = self.budget
+        budget, sequencer, erasures = self.budget, self.sequencer, self._erasures
         behind = budget.serve(self.now_ns) if budget.waiting else False
         budget.left = TURN_WORK
-        if self._erasures.waiting:
-            self._erasures.turn()
-        self.sequencer.commit()
+        if erasures.waiting:
+            erasures.turn()
+        sequencer.commit(self.now_ns)
         catching = self.replay.turn()
         more = self.fanout.slice()
-        return more or catching or behind or self.sequencer.has_more or self._erasures.has_more
+        if more or catching or behind:
+            return True
+        return (sequencer.left_fresh and sequencer.has_more) or (bool(erasures.waiting) and erasures.has_more)
 
     @property
     def settled(self) -> bool:

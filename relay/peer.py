@@ -110,8 +110,13 @@ class Peer:
         """Take bytes of the network."""
         if self.behind:
             self._reader.hold(data)
-        else:
-            self._feed(data)
+            return
+        events: list[Input]
+        try:
+            events = self._reader.feed(data, SMALL_FRAMES_PER_SHARE)  # type: ignore[assignment] # a list of some of them
+        except framing.FramingError as fault:
+            events = [*fault.events, fault]
+        self.receive(events)
 
     def _hold(self) -> None:
         """Have what is held of a message counted; from its beginning on it has INCOMPLETE_S_MAX to become whole."""
@@ -131,14 +136,6 @@ class Peer:
         self.hub.budget.let_go(self, self._held_bytes)
         self._held = None
         self._held_bytes = 0
-
-    def _feed(self, data: bytes) -> None:
-        events: list[Input]
-        try:
-            events = self._reader.feed(data, SMALL_FRAMES_PER_SHARE)  # type: ignore[assignment] # a list of some of them
-        except framing.FramingError as fault:
-            events = [*fault.events, fault]
-        self.receive(events)
 
     def receive(self, messages: list[Input]) -> None:
         """Take messages and control frames in order, as many as are worth a share; the rest waits for the next one.
@@ -178,7 +175,7 @@ class Peer:
         self.behind = False
         waiting, self._waiting = self._waiting, None
         if waiting is None:
-            self._feed(b"")
+            self.receive_data(b"")
         else:
             self.receive(waiting)
         if not self.behind:

@@ -58,7 +58,7 @@ class Sequencer:
         self._wall_ns = wall_ns
         self._dirty: list[Stream] = []
         self._committing = False
-        self._left_fresh = False  # what one batch had no room for
+        self.left_fresh = False  # what one batch had no room for
         self.waiting_bytes = 0
         self.commit_times = Buckets()
         # (number, handle) -> upto, and number -> upto; and those of a batch that the store refused.
@@ -75,7 +75,7 @@ class Sequencer:
     @property
     def has_more(self) -> bool:
         """Whether another batch can be taken at once."""
-        return self._left_fresh and not self._committing
+        return self.left_fresh and not self._committing
 
     def publish(self, attachment: Attachment, record: wire.Publish) -> None:
         """Take a durable record that was checked. PUBLISHED follows once the store has it. Raises Refused."""
@@ -129,13 +129,13 @@ class Sequencer:
             box.dirty = True
             self._fanout.dirty.append(box)
 
-    def commit(self) -> None:
+    def commit(self, now_ns: int) -> None:
         """Number and frame what is fresh, and hand it to the store as one batch."""
         if self._committing or not (self._dirty or self._acks or self._trims):
             return
         now_ns = self._now_ns()
         wall_ns = self._wall_ns()
-        self._left_fresh = False
+        self.left_fresh = False
         dirty, self._dirty = self._dirty, []
         acks, self._acks = self._acks, {}
         trims, self._trims = self._trims, {}
@@ -152,7 +152,7 @@ class Sequencer:
             groups = self._take(stream) if stream.outgoing_bytes <= OUTGOING_BYTES_MAX else []
             if stream.fresh:
                 self._dirty.append(stream)
-                self._left_fresh = True
+                self.left_fresh = True
             if groups:
                 run = self._number(stream, groups[0], wall_ns, shared)
                 if len(groups) > 1:

@@ -83,7 +83,9 @@ class Session(Peer):
         suites = hub.suites
         budget = 0
         if self.state == State.OPEN and hub.sequencer.waiting_bytes < COMMIT_BATCH_BYTES_MAX:
-            budget = min(PUBLISH_WINDOW - self.unacked, self._share)
+            budget = PUBLISH_WINDOW - self.unacked
+            if self._share < budget:
+                budget = self._share
             if self._durable < budget:
                 budget = int(self._durable)
         taken = taken_bytes = counted = 0

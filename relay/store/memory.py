@@ -12,6 +12,7 @@ from relay.limits import RETAIN_STREAM_BYTES_MAX, RETAIN_TOTAL_BYTES_MAX, STREAM
 from relay.store.base import SECRET_BYTES, Batch, Committed, Record, Run, StoreStatistics, StreamState
 
 NO_RUNS: Final[deque[Run]] = deque()
+ALL_KEPT: Final = Committed()
 
 
 class _Stream:
@@ -140,7 +141,7 @@ class MemoryStore:
                 self._forget_some(stream)
             forgotten[stream.number] = stream.first
         self._commits += 1
-        return Committed(list(forgotten.items()))
+        return Committed(list(forgotten.items())) if forgotten else ALL_KEPT
 
     def read(self, number: int, after: int, bytes_max: int) -> list[Record]:
         held = self._by_number[number].runs

@@ -149,12 +149,15 @@ class Pump:
             self._flush_all()
         if hub.ended:
             self._finish_ended()
-        budget = hub.budget
-        if budget.caught_up:
-            caught_up, budget.caught_up = budget.caught_up, []
-            for peer in caught_up:
-                if peer.box.owner is not None:
-                    self._look_whether_to_read(peer.box.owner)
+        if hub.budget.caught_up or hub.budget.waiting:
+            self._look_who_waits()
+
+    def _look_who_waits(self) -> None:
+        budget = self._hub.budget
+        caught_up, budget.caught_up = budget.caught_up, []
+        for peer in caught_up:
+            if peer.box.owner is not None:
+                self._look_whether_to_read(peer.box.owner)
         if budget.resting:
             self._resting.set()
 

@@ -219,7 +219,7 @@ def test_resuming_after_an_acknowledged_record_whose_fanout_has_not_begun(net: N
     epoch = net.hub.streams[bytes(stream_key(1).verify_key)].epoch
     begin_fanout(net, author, number, 1)
     author.give(author.frame(wire.encode(wire.Publish(number, 0, 2, None, sealed_of(2)))))
-    net.hub.sequencer.commit()
+    net.hub.sequencer.commit(net.hub.now_ns)
     assert net.hub.streams[bytes(stream_key(1).verify_key)].served == 1
     returning = net.connect(hello=False)
     hello, subscribe = wire.Hello(1), wire.Subscribe(1, capability_of(1, 500), 1, None, epoch, 2)
