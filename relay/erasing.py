@@ -1,7 +1,7 @@
 """Erasures: all that are asked for while the store is at some become its next call. Sans-IO.
 
-Until its stream is gone from the disk nothing more of it is committed. A call does a bounded piece of the work; where one
-finished nothing, because of a program from outside that reads the store, the next tick tries again.
+Until its stream is gone from the disk nothing more of it is committed. A call does a bounded piece of the work. A store
+that blocks is called once a second, also where it finished nothing because a program from outside reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Erasures:
         self._finished = finished
         self.waiting: dict[int, tuple[Stream, int, Client]] = {}
         self._under_way = False
-        self._stuck = False
+        self._resting = False
 
     def add(self, stream: Stream, epoch: int, asker: Client) -> None:
         """Have a stream erased, which then begins `epoch`. Raises Refused: it is at it."""
@@ -38,7 +38,7 @@ class Erasures:
     @property
     def has_more(self) -> bool:
         """Whether the store can be called at once: it is not at it, and was not and finished nothing."""
-        return bool(self.waiting) and not self._under_way and not self._stuck
+        return bool(self.waiting) and not self._under_way and not self._resting
 
     def turn(self) -> None:
         """Call the store, if there is something for it to do."""
@@ -48,8 +48,8 @@ class Erasures:
             self._write(partial(self._store.erase, erasures), partial(self._done, erasures))
 
     def tick(self) -> None:
-        """Once a second: try again."""
-        self._stuck = False
+        """Once a second: call again."""
+        self._resting = False
 
     def _done(
         self, asked: list[tuple[int, int]], finished: list[tuple[int, bool]] | None, error: Exception | None
@@ -57,7 +57,8 @@ class Erasures:
         self._under_way = False
         if finished is None:
             finished = [(number, False) for number, _ in asked]
-        self._stuck = not finished
+        # A call ends with the purge of a log, which everybody's records wait for: one a second is enough.
+        self._resting = not finished or not self._store.instant
         for number, is_gone in finished:
             stream, epoch, asker = self.waiting.pop(number)
             stream.erasing = False
