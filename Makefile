@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 .PHONY: help run test check format lint types bench setup lock peers fuzz torture-store clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## set up, start the reference relay, send it an evening peak, show the truth about it
 	@$(BIN)/relaymark run evening-peak $(ARGS)
@@ -73,7 +73,7 @@ fuzz: $(READY) ## hostile bytes for the relay, SECONDS=60 of them
 	$(BIN)/python tests/relay/fuzz_relay.py --seconds $(or $(SECONDS),60)
 
 # Kills, simulated power cuts and flipped bits for the SQLite store; says what it saw. ARGS="--flips 1000" for more.
-torture-store: $(READY)
+torture-store: $(READY) ## kill the store, cut its power, flip its bits, and say what was seen
 	$(BIN)/python tests/relay/torture_store.py $(ARGS)
 
 clean: ## remove what the targets here have made

@@ -264,25 +264,3 @@ def _legend() -> common.VizLegendOptions:
 
 def _by_name(name: str) -> xychart.MatcherConfig:
     return xychart.MatcherConfig().id("byName").options(name)
-
-
-__all__ = [
-    "BYTES",
-    "BYTES_PER_SECOND",
-    "COLUMNS",
-    "COUNT",
-    "DATASOURCE",
-    "PER_SECOND",
-    "RUN",
-    "SECONDS",
-    "SHARE",
-    "About",
-    "Figure",
-    "Heat",
-    "Lines",
-    "Panel",
-    "Query",
-    "Row",
-    "Scatter",
-    "percentiles",
-]

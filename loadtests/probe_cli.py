@@ -20,7 +20,7 @@ from rich.console import Console
 from loadtests.address import TargetError
 from loadtests.options import ProbeOptions, problems_of_tls, target_named, with_handshake
 from loadtests.probing import session, table
-from loadtests.probing.findings import Finding, Probed
+from loadtests.probing.findings import ProbeAnswer, Probed
 from loadtests.probing.stalling import STALL_S
 from loadtests.results.exit_codes import EXIT_CONFIGURATION, EXIT_INTERRUPTED, EXIT_TARGET
 from loadtests.settings import Settings, problems_of, seconds
@@ -94,8 +94,8 @@ def _ask(
     relay = opening.relay
     restartable = None if relay is None or isinstance(relay, RunningRelay) else relay
     progress = Console(stderr=True, quiet=options.quiet)
-    findings: list[Finding] = []
-    for name, ask in session.Session(settings, target.promises, restartable, stall_s=stall_s).findings():
+    findings: list[ProbeAnswer] = []
+    for name, ask in session.ProbeSession(settings, target.promises, restartable, stall_s=stall_s).findings():
         if name in names:
             with progress.status(f"{target.name}: {name}"):
                 findings.append(ask())

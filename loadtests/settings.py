@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str = "reference"
     """What finds the target's dialect: loadtests/dialects/find.py."""
     headers: tuple[tuple[str, str], ...] = ()
-    """Of the opening handshake; these and `query` may be secrets, and stand in no result or log."""
+    """Headers of the opening handshake; these and `query` may be secrets, and stand in no result or log."""
     query: tuple[str, ...] = ()
     """NAME=VALUE each, as they stand in the address."""
     origin: str | None = None

@@ -65,14 +65,14 @@ WORK_EXPORT: Final = 128
 WORK_FRAME: Final = 1
 """A ping, a pong, or a fragment after the first."""
 SHARE_WORK: Final = 32
-"""Of one connection in one turn; the rest of what it sent waits. With a hundred connections that all use their share
+"""Work of one connection in one turn; the rest of what it sent waits. With a hundred connections that all use their share
 everybody is served within some 15 ms."""
 SMALL_FRAMES_PER_SHARE: Final = 32
 """Frames that are parsed for a share: small ones cost more than their bytes."""
 TURN_WORK: Final = 256
-"""Of all connections that are read in a turn, some 1 ms; those that are left are the first of the next."""
+"""Work of all connections that are read in a turn, some 1 ms; those that are left are the first of the next."""
 BACKLOG_WORK: Final = 128
-"""Of all connections that are behind, in one turn: they take at most half as much as those that are not."""
+"""Work of all connections that are behind, in one turn: they take at most half as much as those that are not."""
 REST_S: Final = 0.02
 """A connection that has used up its rate is looked at again after this."""
 SIGNATURES_PER_S_MAX: Final = 3_000

@@ -40,7 +40,7 @@ Input: TypeAlias = framing.Event | framing.FramingError | list[wire.ClientRecord
 """What a connection brought: an event, the fault that ends it, or records of a message that were put off."""
 
 
-class State(IntEnum):
+class Stage(IntEnum):
     GREETING = 0
     OPEN = 1
     CLOSING = 2
@@ -84,7 +84,7 @@ class Peer:
         self.hub = hub
         self.box = Outbox(hub.counters)
         self.attachments: dict[int, Attachment] = {}
-        self.state = State.GREETING
+        self.state = Stage.GREETING
         self._reader = framing.FrameReader()
         self._held: framing.Partial | None = None
         self._held_bytes = 0
@@ -104,7 +104,7 @@ class Peer:
 
     @property
     def ended(self) -> bool:
-        return self.state >= State.CLOSING
+        return self.state >= Stage.CLOSING
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes of the network."""
@@ -121,7 +121,7 @@ class Peer:
     def _hold(self) -> None:
         """Have what is held of a message counted; from its beginning on it has INCOMPLETE_S_MAX to become whole."""
         partial = self._reader.partial
-        if partial is None or self.state >= State.CLOSING:
+        if partial is None or self.state >= Stage.CLOSING:
             self._let_go()
             return
         is_new = partial is not self._held
@@ -167,7 +167,7 @@ class Peer:
 
     def go_on(self) -> None:
         """Take another share of what waits."""
-        if self.state == State.ENDED:
+        if self.state == Stage.ENDED:
             return
         if self.box.choked:
             self.hub.budget.rest(self, self.hub.now_ns)
@@ -207,7 +207,7 @@ class Peer:
                 return
             if isinstance(message, bytes):
                 self._spend(WORK_REQUEST)
-                if self.state < State.CLOSING:
+                if self.state < Stage.CLOSING:
                     self.receive_message(message)
             else:
                 self._receive_other(message)
@@ -223,33 +223,33 @@ class Peer:
     def _receive_other(self, event: Input) -> None:
         self._spend(WORK_FRAME)
         if isinstance(event, framing.Ping):
-            if self.state < State.CLOSING:
+            if self.state < Stage.CLOSING:
                 self.hub.push(self.box, framing.encode(framing.PONG, event.payload))
         elif isinstance(event, framing.FramingError):
             self.close(event.close_code, event.reason)
             self._end()
         elif isinstance(event, str):
-            if self.state < State.CLOSING:
+            if self.state < Stage.CLOSING:
                 self.receive_text(event)
         elif isinstance(event, framing.Close):
-            if self.state < State.CLOSING:  # Answer with the same code; 1000 if it gave none.
+            if self.state < Stage.CLOSING:  # Answer with the same code; 1000 if it gave none.
                 self.close(event.code or 1000)
             self._end()
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame. The transport lets go when the client answers, or after CLOSE_S_MAX."""
-        if self.state >= State.CLOSING:
+        if self.state >= Stage.CLOSING:
             return
         self.close_code = code
         self.hub.push(self.box, framing.close_frame(code, reason))
         self.box.end()
-        self.state = State.CLOSING
+        self.state = Stage.CLOSING
         self.closing_since_ns = self.hub.now_ns
         self._let_go()
         self.leave()
 
     def _end(self) -> None:
-        self.state = State.ENDED
+        self.state = Stage.ENDED
         self.hub.ended.append(self)
 
     def leave(self) -> None:
@@ -257,7 +257,7 @@ class Peer:
 
     def lost(self) -> None:
         """Let go of everything: the connection is gone, in whatever way. No reference cycle stays behind."""
-        self.state = State.ENDED
+        self.state = Stage.ENDED
         self._let_go()
         self.leave()
         self.box.owner = None
@@ -271,7 +271,7 @@ class Peer:
 
     def fail(self, code: Code, record: int = 0, about: int = 0) -> None:
         """Tell the client why, and close."""
-        if self.state < State.CLOSING:
+        if self.state < Stage.CLOSING:
             self.hub.push(self.box, frame_of(wire.Error(code, record, about)))
             self._count(code)
             self.close(close_code(code), code.name.lower())
@@ -284,12 +284,12 @@ class Peer:
         """Look at the time limits; return the seconds until they are worth another look."""
         now = self.hub.now_ns
         box = self.box
-        if self.state >= State.CLOSING:
+        if self.state >= Stage.CLOSING:
             if now - self.closing_since_ns >= CLOSE_S_MAX * NS_PER_S:
                 self.overdue = True
                 self._end()
             return CLOSE_S_MAX
-        if self.state == State.GREETING and now - self.opened_ns >= HANDSHAKE_S_MAX * NS_PER_S:
+        if self.state == Stage.GREETING and now - self.opened_ns >= HANDSHAKE_S_MAX * NS_PER_S:
             self.fail(Code.HANDSHAKE)
             return CLOSE_S_MAX
         if self._held is not None and now - self._held_since_ns >= INCOMPLETE_S_MAX * NS_PER_S:
@@ -313,7 +313,7 @@ class Peer:
         if silent_s >= KEEPALIVE_S and self.pinged_ns <= self.heard_ns:
             self.pinged_ns = now
             self.hub.push(box, framing.encode(framing.PING, b""))
-        if box.standing is not None or box.lagging or self.state == State.GREETING:
+        if box.standing is not None or box.lagging or self.state == Stage.GREETING:
             return 1.0
         return KEEPALIVE_S - silent_s if silent_s < KEEPALIVE_S else 2 * KEEPALIVE_S - silent_s
 
@@ -325,7 +325,7 @@ class Echo(Peer):
 
     def __init__(self, hub: Hub) -> None:
         super().__init__(hub)
-        self.state = State.OPEN
+        self.state = Stage.OPEN
 
     def receive_message(self, message: bytes) -> None:
         self.hub.push(self.box, framing.encode(framing.BINARY, message))

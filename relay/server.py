@@ -41,7 +41,7 @@ PER_S_MAX: Final = 1_000_000_000
 """No connection sends as many; WELCOME has room for 64 bits."""
 
 BOUNDS_MIN: Final = (1_048_576, MESSAGE_BYTES_MAX)
-"""Of a store, and of a stream: below them not every record has room."""
+"""Least bounds of a store and of a stream: below them not every record has room."""
 
 T = TypeVar("T")
 

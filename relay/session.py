@@ -31,7 +31,7 @@ from relay.limits import (
     WORK_SUBSCRIBE,
 )
 from relay.outbox import frame_of
-from relay.peer import NS_PER_S, Input, Peer, State
+from relay.peer import NS_PER_S, Input, Peer, Stage
 from relay.stream import Attachment
 
 SEALED_VERSION: Final = 1
@@ -82,7 +82,7 @@ class Session(Peer):
         hub = self.hub
         suites = hub.suites
         budget = 0
-        if self.state == State.OPEN and hub.sequencer.waiting_bytes < COMMIT_BATCH_BYTES_MAX:
+        if self.state == Stage.OPEN and hub.sequencer.waiting_bytes < COMMIT_BATCH_BYTES_MAX:
             budget = PUBLISH_WINDOW - self.unacked
             if self._share < budget:
                 budget = self._share
@@ -130,7 +130,7 @@ class Session(Peer):
                 return
             if message.__class__ is not bytes:
                 self._receive_other(message)
-            elif self.state < State.CLOSING:
+            elif self.state < Stage.CLOSING:
                 self._receive_slowly(message)
         if taken:
             self._account(taken, taken_bytes + (taken - counted) * size)
@@ -160,7 +160,7 @@ class Session(Peer):
             if self._share <= 0 or (isinstance(record, wire.Subscribe) and not self._may_verify(record.capability)):
                 self._put_off([records[at:]])
                 return
-            if self.state < State.CLOSING:
+            if self.state < Stage.CLOSING:
                 self._receive_record(record)
 
     def _receive_other(self, event: Input) -> None:
@@ -182,7 +182,7 @@ class Session(Peer):
         return True
 
     def _receive_record(self, record: wire.ClientRecord) -> None:
-        if isinstance(record, wire.Hello) is (self.state == State.OPEN):
+        if isinstance(record, wire.Hello) is (self.state == Stage.OPEN):
             self.fail(Code.UNEXPECTED)
             return
         kind = record.__struct_config__.tag
@@ -219,7 +219,7 @@ class Session(Peer):
         if record.version != wire.VERSION:
             self.fail(Code.VERSION, wire.HELLO)
             return
-        self.state = State.OPEN
+        self.state = Stage.OPEN
         limits = wire.Limits(
             SEALED_BYTES_MAX,
             MESSAGE_BYTES_MAX,
@@ -317,7 +317,7 @@ class Session(Peer):
 
     def refuse(self, code: Code, record: int, about: int) -> None:
         """Answer ERROR; the connection goes on."""
-        if self.state < State.CLOSING:
+        if self.state < Stage.CLOSING:
             self._count(code)
             self.hub.push(self.box, frame_of(wire.Error(code, record, about)))
 
@@ -327,5 +327,5 @@ class Session(Peer):
 
     def go_away(self, retry_ms: int) -> None:
         """Tell the client that the relay goes down."""
-        if self.state < State.CLOSING:
+        if self.state < Stage.CLOSING:
             self.hub.push(self.box, frame_of(wire.GoAway(retry_ms)))

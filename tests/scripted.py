@@ -16,7 +16,7 @@ from loadtests.dialects.frames import CLOSE, PING, PONG, Control, Fault, FrameRe
 from relay import capability, wire
 from relay.errors import StoreUnavailable
 from relay.hub import Hub
-from relay.peer import Echo, Peer, State
+from relay.peer import Echo, Peer, Stage
 from relay.session import Rates, Session
 from relay.store import MemoryStore
 from relay.stream import inline
@@ -304,7 +304,7 @@ class Net:
             client.read_on()
         if box.standing is None:
             client.writing = False
-            if client.peer.state == State.ENDED:
+            if client.peer.state == Stage.ENDED:
                 client.cut()
             else:
                 self.hub.replay.drained(client.peer)

@@ -46,7 +46,7 @@ _SET_UP_S_MAX: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AttackRow:
     """One attack on one relay."""
 
     transport: str
@@ -95,7 +95,7 @@ def attackers(name: str, server: Server, number: int) -> Iterator[Connection[obj
             process.join()
 
 
-def measure(transport: str, name: str, number: int, seconds: float, cores: Cores) -> Row:
+def measure(transport: str, name: str, number: int, seconds: float, cores: Cores) -> AttackRow:
     """Measure one row. Raises CountingError, ServerError, OSError."""
     with TemporaryDirectory(prefix="relaymark-hostile-") as folder:
         store = f"sqlite:{folder}/store.db" if name.startswith("ERASE") else "memory"
@@ -114,7 +114,7 @@ def measure(transport: str, name: str, number: int, seconds: float, cores: Cores
                 words.send("end")
                 sent = words.recv() if words.poll(10.0) else 0
     assert isinstance(sent, int)
-    return Row(
+    return AttackRow(
         transport=transport,
         attack=name,
         connections=number,
@@ -126,7 +126,7 @@ def measure(transport: str, name: str, number: int, seconds: float, cores: Cores
     )
 
 
-def line(row: Row) -> str:
+def line(row: AttackRow) -> str:
     """Return a row of the Markdown table."""
     quiet, beside = row.quiet, row.beside
     cells = [

@@ -32,7 +32,7 @@ ARRIVE_S_MAX: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
-    """Of one phase, ns from the intended send; the count beside them."""
+    """Latencies of one phase, ns from the intended send; the count beside them."""
 
     chat_p50_ns: int
     chat_p99_ns: int

@@ -55,7 +55,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from loadtests.accounting.lines import DUPLICATE, NEVER_NS, NEW, REORDERED, Counters, Numbers, OnClock, same_clock
+from loadtests.accounting.lines import DUPLICATE, NEVER_NS, NEW, REORDERED, Numbers, OnClock, SenderLines, same_clock
 from loadtests.accounting.settlement import FAULTS_MAX, Finals, Line, SentLog, Settlement
 from loadtests.sealing.records import Stamp
 
@@ -91,8 +91,8 @@ class Account:
         self.subscribed = False
         """At least once."""
         self._numbers = Numbers()
-        self._counters = Counters(ledger.places(stream, durable=True), from_start=False)
-        self._states = Counters(ledger.places(stream, durable=False), from_start=False)
+        self._counters = SenderLines(ledger.places(stream, durable=True), from_start=False)
+        self._states = SenderLines(ledger.places(stream, durable=False), from_start=False)
         self._delivered = 0
         self._states_delivered = 0
 
@@ -120,8 +120,8 @@ class Account:
         if not again:
             places = self._ledger.places
             everything = from_start or (head is not None and base == 0)
-            self._counters = Counters(places(self.stream, durable=True), from_start=everything)
-            self._states = Counters(places(self.stream, durable=False), from_start=from_start)
+            self._counters = SenderLines(places(self.stream, durable=True), from_start=everything)
+            self._states = SenderLines(places(self.stream, durable=False), from_start=from_start)
             self._counters.since_ns = self._states.since_ns = at_ns
             if epoch is not None:
                 self._numbers.restart(epoch, base)
@@ -250,7 +250,7 @@ class Account:
 
     def _settle(
         self,
-        counters: Counters,
+        counters: SenderLines,
         durable: bool,
         finals: Finals,
         settlement: Settlement,

@@ -71,7 +71,7 @@ class Numbers:
         return self.lost_before + self.holes.count - sum(seq in self.holes for seq in self.own)
 
 
-class Counters:
+class SenderLines:
     """The senders' lines of one recipient and stream: durable records, or states.
 
     `places`, shared by all recipients of the stream, says where a sender stands in the arrays.

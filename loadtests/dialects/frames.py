@@ -35,7 +35,7 @@ MESSAGE_BYTES_MAX: Final = 4_194_304
 RESPONSE_BYTES_MAX: Final = 16_384
 """The answer to the opening handshake may be no longer."""
 _GATHERED_BYTES_MAX: Final = 65_535
-"""Of a frame whose bytes are pieces: a shorter one is waited for."""
+"""Least bytes of a frame whose bytes are pieces: a shorter one is waited for."""
 CONTROL_BYTES_MAX: Final = 125
 """RFC 6455 section 5.5."""
 

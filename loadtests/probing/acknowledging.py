@@ -8,8 +8,8 @@ from statistics import median
 from typing import Final
 
 from loadtests.probing.exchange import ANSWER_S_MAX, Exchange
-from loadtests.probing.findings import Finding, not_asked, of
-from loadtests.probing.line import LEFT, Arrival, Came, Line, Record
+from loadtests.probing.findings import ProbeAnswer, not_asked, of
+from loadtests.probing.line import LEFT, Arrival, Came, Line, ProbeRecord
 from loadtests.probing.publishing import Publishing
 from loadtests.settings import Settings
 from loadtests.target.target import Promises
@@ -24,7 +24,7 @@ _MISSED_S_MAX: Final = 0.3
 """How long the next ones are waited for once something never came."""
 
 
-def acknowledgement(settings: Settings, promises: Promises) -> Finding:
+def acknowledgement(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Publish one record after the other, and tell who had it when the acknowledgement came.
 
     First by one who gets no copies of its own, so that what comes to it is the acknowledgement alone; then by one who does.
@@ -54,22 +54,22 @@ def acknowledgement(settings: Settings, promises: Promises) -> Finding:
     for one in {sender, line}:
         if one.ended not in (None, LEFT):
             words.append(f"a publisher's connection ended: {one.ended.rstrip('.')}")
-    return Finding(
+    return ProbeAnswer(
         question=name, said=promises.acknowledged, seen="; ".join(words) + ".", counts=counts, broken=tuple(broken)
     )
 
 
-def _one_by_one(exchange: Exchange, line: Line, readers: list[Line], total: int) -> list[Record]:
+def _one_by_one(exchange: Exchange, line: Line, readers: list[Line], total: int) -> list[ProbeRecord]:
     """Publish the records, each when the last is acknowledged and has come to all."""
     start = {id(reader): len(reader.came) for reader in readers}
-    records: list[Record] = []
+    records: list[ProbeRecord] = []
     wait_s = ANSWER_S_MAX
     for count in range(1, total + 1):
         record = exchange.record()
         records.append(record)
         line.publish(record)
 
-        def done(count: int = count, record: Record = record) -> bool:
+        def done(count: int = count, record: ProbeRecord = record) -> bool:
             there = all(len(one.came) - start[id(one)] >= count for one in readers)
             return (there and record.id in line.acknowledged) or line.ended is not None
 
@@ -80,7 +80,7 @@ def _one_by_one(exchange: Exchange, line: Line, readers: list[Line], total: int)
     return records
 
 
-def _beside_others(records: list[Record], line: Line, others: list[Line]) -> dict[str, int]:
+def _beside_others(records: list[ProbeRecord], line: Line, others: list[Line]) -> dict[str, int]:
     """Count where the copies for the others came beside the acknowledgements."""
     copies = [_first_copies(reader.came) for reader in others]
     acks = [(record.id, line.acknowledged[record.id][1]) for record in records if record.id in line.acknowledged]
@@ -124,7 +124,7 @@ def _told_of_others(promises: Promises, counts: dict[str, int]) -> tuple[list[st
     return words, broken
 
 
-def _beside_own(records: list[Record], line: Line, own: Line) -> dict[str, int]:
+def _beside_own(records: list[ProbeRecord], line: Line, own: Line) -> dict[str, int]:
     copies = _first_copies(own.came)
     acks = [(record.id, line.acknowledged[record.id][1]) for record in records if record.id in line.acknowledged]
     places = [_place(copies.get(id_), ack, same=own is line) for id_, ack in acks]
@@ -147,7 +147,7 @@ def _place(copy: Arrival | None, ack: Arrival, *, same: bool) -> str:
     return "before" if copy.before(ack) else "after" if ack.before(copy) else "undecided"
 
 
-def retry(settings: Settings, promises: Promises) -> Finding:
+def retry(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Publish acknowledged records again with their ids: on the same connection, then on a new one of the same member."""
     name = "retry of what was acknowledged"
     with Exchange(settings) as exchange:
@@ -175,10 +175,10 @@ def retry(settings: Settings, promises: Promises) -> Finding:
     ]
     twice = counts["new_connection_delivered"]
     broken = (f"{of(twice, RETRIES)} retries on a new connection were delivered twice",) if idempotent and twice else ()
-    return Finding(question=name, said=said, seen="; ".join(words) + ".", counts=counts, broken=broken)
+    return ProbeAnswer(question=name, said=said, seen="; ".join(words) + ".", counts=counts, broken=broken)
 
 
-def _again(exchange: Exchange, line: Line, records: list[Record], reader: Line, where: str) -> dict[str, int]:
+def _again(exchange: Exchange, line: Line, records: list[ProbeRecord], reader: Line, where: str) -> dict[str, int]:
     """Publish the records again by `line`, and count what came of it."""
     before = len(reader.came)
     line.acknowledged.clear()

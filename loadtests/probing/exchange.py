@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from loadtests.address import open_stream
 from loadtests.dialects.base import Attach
 from loadtests.dialects.find import DialectError, find
-from loadtests.probing.line import Line, Record
+from loadtests.probing.line import Line, ProbeRecord
 from loadtests.sealing.envelope import STAMP_BYTES, Keyring, Suite
 from loadtests.settings import Settings
 
@@ -26,7 +26,7 @@ _TURN_S_MAX: Final = 0.05
 _VALID_S: Final = 600
 _RECEIVE, _PUBLISH = 1, 2
 _SEALING_BYTES: Final = STAMP_BYTES + 46
-"""Of a record sealed with a sender key: its stamp, and what is around it (loadtests/sealing/envelope.py)."""
+"""Bytes of a record sealed with a sender key: its stamp, and what is around it (loadtests/sealing/envelope.py)."""
 _MESSAGE: Final = 1
 
 
@@ -41,7 +41,7 @@ class Exchange:
         """Raises DialectError."""
         self.kind = find(settings.dialect)
         self.features = self.kind.features
-        self.known: dict[bytes, Record] = {}
+        self.known: dict[bytes, ProbeRecord] = {}
         """What we published, by its sealed bytes: a copy is recognised only if it is whole."""
         self._settings = settings
         self._context = settings.client_context()
@@ -122,13 +122,13 @@ class Exchange:
 
     # -- records -------------------------------------------------------------------------------------
 
-    def record(self, publisher: int = 0, size: int = RECORD_BYTES) -> Record:
+    def record(self, publisher: int = 0, size: int = RECORD_BYTES) -> ProbeRecord:
         """Seal the next record of a publisher, `size` bytes long: 256 or more, a size to which PADME pads."""
         place = self._places.get(publisher, 0)
         self._places[publisher] = place + 1
         now_ns = time.monotonic_ns()
         sealed = self._sealers[publisher].seal(_MESSAGE, place + 1, now_ns, now_ns, bytes(size - _SEALING_BYTES))
-        made = self.known[sealed] = Record(publisher, place, next(self._ids), sealed)
+        made = self.known[sealed] = ProbeRecord(publisher, place, next(self._ids), sealed)
         return made
 
     # -- time passes ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from loadtests.results.exit_codes import EXIT_INCONCLUSIVE, EXIT_OK, EXIT_THRESH
 VERSION = 1
 
 
-class Finding(Struct, frozen=True, kw_only=True):
+class ProbeAnswer(Struct, frozen=True, kw_only=True):
     """`said`: what the target says of it; `seen`: what was seen, or why it could not be asked; all are sentences."""
 
     question: str
@@ -33,7 +33,7 @@ class Probed(Struct, frozen=True, kw_only=True):
     version: str
     dialect: str
     tls: bool
-    findings: list[Finding]
+    findings: list[ProbeAnswer]
 
     @property
     def exit_code(self) -> int:
@@ -42,9 +42,9 @@ class Probed(Struct, frozen=True, kw_only=True):
         return EXIT_INCONCLUSIVE if any(finding.failed for finding in self.findings) else EXIT_OK
 
 
-def not_asked(question: str, said: str, why: str) -> Finding:
+def not_asked(question: str, said: str, why: str) -> ProbeAnswer:
     """Return the finding of a question that this target cannot be asked."""
-    return Finding(question=question, said=said, seen=f"not asked: {why}", asked=False)
+    return ProbeAnswer(question=question, said=said, seen=f"not asked: {why}", asked=False)
 
 
 def of(count: int, total: int) -> str:

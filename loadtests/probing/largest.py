@@ -6,7 +6,7 @@ from typing import Final
 
 from loadtests.address import TargetError
 from loadtests.probing.exchange import Exchange, Trouble
-from loadtests.probing.findings import Finding
+from loadtests.probing.findings import ProbeAnswer
 from loadtests.probing.line import LEFT
 from loadtests.settings import Settings
 from loadtests.target.target import Promises
@@ -18,7 +18,7 @@ _NARROWINGS: Final = 3
 _TRY_S_MAX: Final = 5.0
 
 
-def largest(settings: Settings, promises: Promises) -> Finding:
+def largest(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Publish ever larger records, each on connections of its own, and tell the largest that came and what then happens."""
     passed = failed = tries = 0
     how = ""
@@ -42,7 +42,7 @@ def largest(settings: Settings, promises: Promises) -> Finding:
             failed, how = middle, fate
     seen = f"{passed:,} B passes" if passed else "nothing passes"
     seen += f"; {failed:,} B does not: {how}" if failed else ", the most that is tried"
-    return Finding(
+    return ProbeAnswer(
         question="largest record",
         said="not told",
         seen=seen + ".",

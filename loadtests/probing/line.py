@@ -38,7 +38,7 @@ from loadtests.driver.sockets import reset_on_close
 
 _READ_BYTES: Final = 262_144
 _SO_TIMESTAMPNS: Final = 35
-"""Of asm-generic/socket.h; Python's socket has no name for it."""
+"""From asm-generic/socket.h; Python's socket has no name for it."""
 _TIMESPEC: Final = struct.Struct("@qq")
 _STAMP_BYTES_MAX: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _HUNG_UP: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -46,7 +46,7 @@ LEFT: Final = "we left"
 """Why a line ended that we closed in good form."""
 
 
-class Record(NamedTuple):
+class ProbeRecord(NamedTuple):
     """One record that we sealed: its publisher's number, its place among that one's records from 0, its id, its bytes."""
 
     publisher: int
@@ -70,17 +70,17 @@ class Arrival(NamedTuple):
 class Came(NamedTuple):
     """A copy of a record of ours. `state`: it was published as a state."""
 
-    record: Record
+    record: ProbeRecord
     seq: int | None
     arrival: Arrival
     state: bool
 
 
-class Owner(Protocol):
+class LineOwner(Protocol):
     """What a line asks of those who serve it."""
 
     @property
-    def known(self) -> Mapping[bytes, Record]:
+    def known(self) -> Mapping[bytes, ProbeRecord]:
         """What was published, by its sealed bytes: a copy is recognised only if it is whole."""
         ...
 
@@ -91,7 +91,7 @@ class Owner(Protocol):
 class Line:
     """One connection of one member. What came stands in `came` (copies), `acknowledged` (by id) and the others."""
 
-    def __init__(self, owner: Owner, member: int, attach: Attach, dialect: Dialect, stream: socket.socket) -> None:
+    def __init__(self, owner: LineOwner, member: int, attach: Attach, dialect: Dialect, stream: socket.socket) -> None:
         self.member = member
         self.attach = attach
         self.dialect = dialect
@@ -135,7 +135,7 @@ class Line:
                 self.end(error.strerror or str(error))
         self.watch()
 
-    def publish(self, *records: Record, durable: bool = True) -> None:
+    def publish(self, *records: ProbeRecord, durable: bool = True) -> None:
         """Send the records in one piece."""
         stream = self.attach.stream
         self.send(b"".join(self.dialect.publish(stream, one.id, one.sealed, durable=durable) for one in records))

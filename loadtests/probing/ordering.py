@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from loadtests.probing.exchange import ANSWER_S_MAX, Exchange
-from loadtests.probing.findings import Finding, not_asked, of
+from loadtests.probing.findings import ProbeAnswer, not_asked, of
 from loadtests.probing.line import Came, Line
 from loadtests.probing.publishing import Publishing
 from loadtests.settings import Settings
@@ -20,7 +20,7 @@ RECORDS: Final = 400
 BURSTS: Final = 100
 
 
-def order(settings: Settings, promises: Promises) -> Finding:
+def order(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Let several publish at once, and compare what every reader got, the publishers too."""
     with Exchange(settings) as exchange:
         readers = exchange.reader(READERS)
@@ -60,7 +60,7 @@ def order(settings: Settings, promises: Promises) -> Finding:
         broken.append(f"{counts['changed']:,} copies were not what was published")
     if counts.get("number_gaps"):
         broken.append(f"the numbers, which have no gaps, had {counts['number_gaps']:,}")
-    return Finding(
+    return ProbeAnswer(
         question="order", said=promises.order, seen="; ".join(words) + ".", counts=counts, broken=tuple(broken)
     )
 
@@ -86,7 +86,7 @@ def _jumps(came: Sequence[Came]) -> int:
     return sum(second != first + 1 for first, second in pairwise(numbers))
 
 
-def states(settings: Settings, promises: Promises) -> Finding:
+def states(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Publish a record, a state and a record in one piece, many times, and tell where the state came."""
     name = "states beside records"
     with Exchange(settings) as exchange:
@@ -128,7 +128,9 @@ def states(settings: Settings, promises: Promises) -> Finding:
     )
     lost = seen["records lost"]
     broken = (f"{of(lost, BURSTS)} bursts did not arrive with both records",) if lost else ()
-    return Finding(question=name, said=said, seen=words + ".", counts=counts | {"records_lost": lost}, broken=broken)
+    return ProbeAnswer(
+        question=name, said=said, seen=words + ".", counts=counts | {"records_lost": lost}, broken=broken
+    )
 
 
 def _where(first: int | None, state: int | None, last: int | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from loadtests.probing.exchange import ANSWER_S_MAX, RECORD_BYTES, Exchange, Trouble
-from loadtests.probing.line import Line, Record
+from loadtests.probing.line import Line, ProbeRecord
 
 WINDOW: Final = 32
 """Records of one publisher under way at once: few enough for every relay's own limit."""
@@ -17,7 +17,7 @@ class Publishing:
     """Publishers, each with its line. `witness`: a reader by whose copies those are paced whom nothing is acknowledged."""
 
     def __init__(self, exchange: Exchange, publishers: list[Line], witness: Line) -> None:
-        self.sent: list[Record] = []
+        self.sent: list[ProbeRecord] = []
         self._exchange = exchange
         self._publishers = publishers
         self._witness = witness
@@ -61,7 +61,7 @@ class Publishing:
             self._check()
         return int(duration_s * rate)
 
-    def _publish(self, line: Line, records: list[Record]) -> None:
+    def _publish(self, line: Line, records: list[ProbeRecord]) -> None:
         self.sent += records
         line.publish(*records)
 

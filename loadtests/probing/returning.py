@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from loadtests.address import Address, TargetError
 from loadtests.probing.exchange import ANSWER_S_MAX, Exchange, Trouble
-from loadtests.probing.findings import Finding, not_asked, of
+from loadtests.probing.findings import ProbeAnswer, not_asked, of
 from loadtests.probing.line import Line
 from loadtests.probing.publishing import Publishing
 from loadtests.settings import Settings
@@ -34,7 +34,7 @@ class Restartable(Protocol):
     def start(self) -> Address: ...
 
 
-def cut(settings: Settings, promises: Promises) -> Finding:
+def cut(settings: Settings, promises: Promises) -> ProbeAnswer:
     """Cut a reader's line, publish meanwhile, and let it come back."""
     with Exchange(settings) as exchange:
         features = exchange.features
@@ -62,7 +62,7 @@ def cut(settings: Settings, promises: Promises) -> Finding:
     counts = {"away": AWAY, "replayed": replayed, "told": told, "missing": missing, "repeated": repeated}
     counts["out_of_order"] = disorder
     if not features.resumes:
-        return Finding(
+        return ProbeAnswer(
             question="resume after a cut",
             said=promises.resume,
             seen=f"its dialect cannot ask for it; of {AWAY} records while away {replayed} came by themselves.",
@@ -75,12 +75,12 @@ def cut(settings: Settings, promises: Promises) -> Finding:
         broken.append(f"{of(missing, AWAY)} records of the time away did not come")
     if promises.ordered != "none" and disorder:
         broken.append(f"{disorder} records came out of order after the return")
-    return Finding(
+    return ProbeAnswer(
         question="resume after a cut", said=promises.resume, seen=words + ".", counts=counts, broken=tuple(broken)
     )
 
 
-def restart(settings: Settings, promises: Promises, relay: Restartable | None, *, kill: bool) -> Finding:
+def restart(settings: Settings, promises: Promises, relay: Restartable | None, *, kill: bool) -> ProbeAnswer:
     """End the relay under load, start it again, and tell what is left of what it had acknowledged."""
     name = "kill -9 under load" if kill else "restart under load"
     said = promises.durability
@@ -137,7 +137,7 @@ def _number_again(exchange: Exchange, line: Line, reader: Line) -> int | None:
 
 def _left(
     name: str, promises: Promises, kill: bool, line: Line, back: Line, epoch: int | None, number: int | None
-) -> Finding:
+) -> ProbeAnswer:
     seqs = {id_: seq for id_, (seq, _) in line.acknowledged.items()}
     got = {one.record.id: one.seq for one in back.came}
     acknowledged, left = len(seqs), sum(id_ in got for id_ in seqs)
@@ -172,6 +172,6 @@ def _left(
             broken.append(f"{of(acknowledged - left, acknowledged)} acknowledged records were gone")
     elif promises.tells_gaps and silent:
         broken.append(f"{of(silent, acknowledged)} acknowledged records were gone without a word")
-    return Finding(
+    return ProbeAnswer(
         question=name, said=promises.durability, seen="; ".join(words) + ".", counts=counts, broken=tuple(broken)
     )

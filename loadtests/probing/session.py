@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from loadtests.address import Address, TargetError
 from loadtests.probing import acknowledging, largest, ordering, returning, stalling
 from loadtests.probing.exchange import Trouble
-from loadtests.probing.findings import Finding
+from loadtests.probing.findings import ProbeAnswer
 from loadtests.probing.returning import Restartable
 from loadtests.settings import Settings
 from loadtests.target.target import Promises
@@ -29,7 +29,7 @@ QUESTIONS: Final = (
 )
 
 
-class Session:
+class ProbeSession:
     """What is asked of one target. `relay`: None if we did not start it."""
 
     def __init__(self, settings: Settings, promises: Promises, relay: Restartable | None, *, stall_s: float) -> None:
@@ -38,9 +38,9 @@ class Session:
         self._relay = None if relay is None else _Moving(relay, self)
         self._stall_s = stall_s
 
-    def findings(self) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    def findings(self) -> Iterator[tuple[str, Callable[[], ProbeAnswer]]]:
         """Yield the name of each question, and what asks it. The last ones leave another relay than there was."""
-        asked: dict[str, Callable[[Settings, Promises], Finding]] = dict(
+        asked: dict[str, Callable[[Settings, Promises], ProbeAnswer]] = dict(
             zip(
                 QUESTIONS,
                 (
@@ -60,11 +60,11 @@ class Session:
         for name, question in asked.items():
             yield name, partial(self._ask, name, question)
 
-    def _ask(self, name: str, question: Callable[[Settings, Promises], Finding]) -> Finding:
+    def _ask(self, name: str, question: Callable[[Settings, Promises], ProbeAnswer]) -> ProbeAnswer:
         try:
             return question(self._settings, self._promises)
         except (Trouble, TargetError) as error:
-            return Finding(question=name, said="-", seen=f"came to no end: {error}", failed=True)
+            return ProbeAnswer(question=name, said="-", seen=f"came to no end: {error}", failed=True)
 
     def moved(self, url: str) -> None:
         """Ask what is still to be asked at another address."""
@@ -74,7 +74,7 @@ class Session:
 class _Moving:
     """A relay that may listen elsewhere once it was started again."""
 
-    def __init__(self, relay: Restartable, session: Session) -> None:
+    def __init__(self, relay: Restartable, session: ProbeSession) -> None:
         self.stop = relay.stop
         self.kill = relay.kill
         self._relay = relay

@@ -9,8 +9,8 @@ import time
 from typing import Final
 
 from loadtests.probing.exchange import Exchange, Trouble
-from loadtests.probing.findings import Finding, of
-from loadtests.probing.line import Line, Record
+from loadtests.probing.findings import ProbeAnswer, of
+from loadtests.probing.line import Line, ProbeRecord
 from loadtests.probing.publishing import Publishing
 from loadtests.settings import Settings
 from loadtests.target.target import Promises
@@ -30,7 +30,7 @@ _SILENCE_S: Final = 3.0
 _CATCH_UP_S_MAX: Final = 12.0
 
 
-def stalled_reader(settings: Settings, promises: Promises, stall_s: float = STALL_S) -> Finding:
+def stalled_reader(settings: Settings, promises: Promises, stall_s: float = STALL_S) -> ProbeAnswer:
     """Let a reader stop reading while others go on, then read again, and come back if it was cut off."""
     with Exchange(settings) as exchange:
         stalled, beside = exchange.reader(2)
@@ -101,7 +101,7 @@ class _HangUp:
 class _Outcome:
     """What the reader that stopped has, of what was published meanwhile, once it has read what there was."""
 
-    def __init__(self, bulk: list[Record], stalled: Line, beside: Line) -> None:
+    def __init__(self, bulk: list[ProbeRecord], stalled: Line, beside: Line) -> None:
         ids = {record.id for record in bulk}
         self.bulk = bulk
         self.size = len(bulk[0].sealed) if bulk else 0
@@ -153,7 +153,7 @@ def _come_back(exchange: Exchange, stalled: Line, beside: Line, outcome: _Outcom
 
 def _finding(
     promises: Promises, outcome: _Outcome, back: dict[str, int] | None, due: int, watch: _HangUp, settled: bool
-) -> Finding:
+) -> ProbeAnswer:
     bulk, missing = outcome.bulk, len(outcome.missing)
     counts = {
         "due": due,
@@ -179,7 +179,7 @@ def _finding(
         words.append(f"the reader beside it missed {outcome.beside_missing:,}")
     if len(bulk) < 0.9 * due:
         words.append("fewer than were due: the publisher was held up, by the relay or by this machine")
-    return Finding(
+    return ProbeAnswer(
         question="a reader that stops",
         said=_SAID[promises.tells_gaps],
         seen="; ".join(words) + ".",

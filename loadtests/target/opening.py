@@ -88,7 +88,7 @@ class OpenTarget:
     version: str
     metrics: str = ""
     pid: int | None = None
-    """Of the process that was started here, or is to be observed; what it started belongs to it."""
+    """Id of the process that was started here, or is to be observed; what it started belongs to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,18 +122,18 @@ class Target(Struct, frozen=True, kw_only=True):
     name: str
     dialect: str
     url: str = ""
-    """Of one that runs."""
+    """Address of one that runs."""
     program: Program | ReferenceVariant | None = None
     """How it is started by us; then on loopback."""
     websocket: bool = True
     path: str = "/"
-    """Of one that is started."""
+    """Path of the address of one that is started."""
     ready: str = ""
     """Page that answers 200 when it is ready, with {port}; empty: when its port accepts a connection."""
     promises: Promises = Promises()
     about: str = ""
     pid: int | None = None
-    """Of one that runs on this machine, to be observed with all its children."""
+    """Process of one that runs on this machine, to be observed with all its children."""
     metrics: str = ""
     """Page of its own metrics, with {port} where it is started."""
     series: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from relay.store.wal import is_damaged
 RESERVE_BYTES_MAX: Final = 8_388_608
 """Kept free for forgetting on a full disk: a write-ahead log of its usual size, copied, and as much again."""
 _RESERVE_SHARE: Final = 16
-"""Of a small disk the reserve is one part in so many."""
+"""Divides a small disk: the reserve is one part in so many."""
 
 
 class StoreFiles:

@@ -15,13 +15,13 @@ import msgspec
 
 from relay.store import statements
 from relay.store.reading import Damage, Reader
-from relay.store.runs import State, pack_run, unpack_run, unpack_state
+from relay.store.runs import StreamRow, pack_run, unpack_run, unpack_state
 from relay.store.states import States
 
 RUNS_MAX: Final = 2_048
 """Forgotten in one call, some 50 ms: commits wait for it."""
 RUNS_PER_COMMIT: Final = 32
-"""Of what is left, each commit forgets this many and twice what it added, so that forgetting keeps up."""
+"""Records that each commit forgets of what is left, besides twice what it added, so that forgetting keeps up."""
 STREAMS_PER_SWEEP: Final = 4_096
 """Looked at in a sweep, in turn: whether nothing was heard of them for so long that they are forgotten."""
 UPTO_MAX: Final = 2**63 - 1
@@ -163,7 +163,7 @@ class Forgetting:
             self._states.changed.add(number)
         return len(rows)
 
-    def _cut(self, number: int, state: State, upto: int, span: tuple[int, int, int]) -> int | None:
+    def _cut(self, number: int, state: StreamRow, upto: int, span: tuple[int, int, int]) -> int | None:
         """Forget the records of one run up to `upto`. Returns the bytes left, None if it is damaged, and goes whole."""
         first, last, body_row = span
         at_ns, blob = self._connection.execute(statements.BODY, (body_row,)).fetchone() or (None, None)

@@ -248,6 +248,3 @@ class MemoryStore:
         stream.first = first
         if not runs:
             del self._used[stream.number]
-
-
-__all__ = ["MemoryStore"]

@@ -18,14 +18,14 @@ from relay.errors import StoreUnavailable
 from relay.limits import HANDLE_BYTES
 from relay.store import statements
 from relay.store.base import Record, Run, StreamState
-from relay.store.runs import State, ack_check, unpack_handle, unpack_run, unpack_state
+from relay.store.runs import StreamRow, ack_check, unpack_handle, unpack_run, unpack_state
 from relay.store.unwritten import UnwrittenStreams
 
 _Row: TypeAlias = tuple[Any, ...]
 
 EPOCH_MAX: Final = 2**64 - 1
 INTEGER_MAX: Final = 2**63 - 1
-"""Of SQLite."""
+"""The largest integer of SQLite."""
 DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 DAMAGED_REMEMBERED_MAX: Final = 65_536
 """Rows that are counted once, however often they are read."""
@@ -78,7 +78,7 @@ class Reader:
                     row = self._connection.execute(statements.STREAM, (key,)).fetchone()
                     if row is None:
                         if unwritten is None:
-                            unwritten = self._unwritten.add_new(key, State(seed, self._kept(new_epoch)))
+                            unwritten = self._unwritten.add_new(key, StreamRow(seed, self._kept(new_epoch)))
                         number, state = unwritten.number, unwritten.state
                     else:
                         number, blob = row
@@ -169,7 +169,7 @@ class Reader:
             self._damage.note("page", *parameters)
         return found
 
-    def _held_against_the_newest(self, number: int, key: bytes, state: State | None, new_epoch: int) -> State:
+    def _held_against_the_newest(self, number: int, key: bytes, state: StreamRow | None, new_epoch: int) -> StreamRow:
         """Return the state of a stream as it was read, or in a new epoch where it cannot be right."""
         seed = crc32(key)
         last = next((row[0] for row in self._all(statements.NEWEST, number)), 0)
@@ -183,7 +183,9 @@ class Reader:
         if [row[0] for row in self._all(statements.KEY, number)] != [key]:
             raise StoreUnavailable("the stream's entry is damaged")
         ((held_bytes,),) = self._all(statements.HELD_BYTES, number) or [(0,)]
-        renewed = State(seed, self._kept(new_epoch), head, stamped_ns, held_bytes if isinstance(held_bytes, int) else 0)
+        renewed = StreamRow(
+            seed, self._kept(new_epoch), head, stamped_ns, held_bytes if isinstance(held_bytes, int) else 0
+        )
         self._unwritten.add_renewed(number, key, renewed)
         return renewed
 

@@ -40,7 +40,7 @@ _COLUMN_BYTES: Final = [0, 0, *(1,) * 6, *(2,) * 8, *(3,) * 8, *(4,) * 8, *(6,) 
 _BLOB_LENGTHS: Final = ((2, 8_185), (3, 1_048_569), (4, 134_217_721))
 """How many bytes tell the length of a blob up to so many; the shortest here has some 500."""
 _HEADER_BYTES: Final = 5
-"""Of a row (INTEGER PRIMARY KEY, INTEGER, INTEGER, INTEGER, BLOB), without the blob's own length."""
+"""Header of a row (INTEGER PRIMARY KEY, INTEGER, INTEGER, INTEGER, BLOB), without the blob's own length."""
 
 _LEAD: Final = bytes(_LOCAL_BYTES)
 _CHECK_BYTES: Final = 4
@@ -106,7 +106,7 @@ def blob_bytes(length: int, number: int, first: int, at_ns: int) -> int:
     raise AssertionError("a run larger than any batch")
 
 
-class State(msgspec.Struct, gc=False):
+class StreamRow(msgspec.Struct, gc=False):
     """What must be right of a stream at every moment. `seed` is the CRC-32 of its key."""
 
     seed: int
@@ -118,17 +118,17 @@ class State(msgspec.Struct, gc=False):
     """The blobs of its runs."""
 
 
-def pack_state(number: int, state: State) -> bytes:
+def pack_state(number: int, state: StreamRow) -> bytes:
     """Return the blob of a stream's state."""
     packed = _STATE.pack(state.epoch, state.head, state.stamped_ns, state.held_bytes)
     return packed + _CHECK.pack(crc32(packed, state.seed ^ number))
 
 
-def unpack_state(number: int, seed: int, blob: object) -> State | None:
+def unpack_state(number: int, seed: int, blob: object) -> StreamRow | None:
     """Return the state from its blob, None if it is not what was stored."""
     if not isinstance(blob, bytes) or len(blob) != _STATE.size + _CHECK_BYTES:
         return None
-    state = State(seed, *_STATE.unpack_from(blob))
+    state = StreamRow(seed, *_STATE.unpack_from(blob))
     return state if pack_state(number, state) == blob else None
 
 

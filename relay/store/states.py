@@ -11,7 +11,7 @@ import msgspec
 
 from relay.store import statements
 from relay.store.reading import Damage
-from relay.store.runs import State, pack_state, unpack_state
+from relay.store.runs import StreamRow, pack_state, unpack_state
 from relay.store.unwritten import Unwritten, UnwrittenStreams
 
 STATES_REMEMBERED_MAX: Final = 65_536
@@ -40,7 +40,7 @@ class States:
         self._connection = connection
         self._unwritten = unwritten
         self._damage = damage
-        self._known: dict[int, State] = {}
+        self._known: dict[int, StreamRow] = {}
         self._taken_up: dict[int, Unwritten] = {}
         self.changed: set[int] = set()
         self._written: set[int] = set()
@@ -67,7 +67,7 @@ class States:
                 else:
                     self._known[number] = state
 
-    def get(self, number: int) -> State | None:
+    def get(self, number: int) -> StreamRow | None:
         """Return the state of a stream that was asked for, None if it is damaged."""
         return self._known.get(number)
 

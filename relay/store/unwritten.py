@@ -8,7 +8,7 @@ import msgspec
 
 from relay.errors import StoreUnavailable
 from relay.limits import STREAM_NUMBER_MAX
-from relay.store.runs import State
+from relay.store.runs import StreamRow
 
 
 class Unwritten(msgspec.Struct, gc=False):
@@ -16,7 +16,7 @@ class Unwritten(msgspec.Struct, gc=False):
 
     number: int
     key: bytes
-    state: State
+    state: StreamRow
     is_new: bool
 
 
@@ -39,7 +39,7 @@ class UnwrittenStreams:
         """Return a stream, None if it is not one of these."""
         return self._by_key.get(key)
 
-    def add_new(self, key: bytes, state: State) -> Unwritten:
+    def add_new(self, key: bytes, state: StreamRow) -> Unwritten:
         """Take and number a stream that the database does not know."""
         number = self._next_number
         if number > STREAM_NUMBER_MAX:
@@ -47,7 +47,7 @@ class UnwrittenStreams:
         self._next_number += 1
         return self._add(Unwritten(number, key, state, True))
 
-    def add_renewed(self, number: int, key: bytes, state: State) -> Unwritten:
+    def add_renewed(self, number: int, key: bytes, state: StreamRow) -> Unwritten:
         """Take a stream whose state was damaged, as it goes on."""
         return self._add(Unwritten(number, key, state, False))
 

@@ -27,7 +27,7 @@ _FRAME: Final = Layout(">6I")
 _MAGIC: Final = 0x377F0682
 """The last bit says in which byte order the checksums take words: set for big-endian."""
 _SUMMED_BYTES: Final = 8
-"""Of a frame's header: page number and, in a commit, the database's size."""
+"""Parts of a frame's header: page number and, in a commit, the database's size."""
 _MASK: Final = 0xFFFF_FFFF
 
 

@@ -101,6 +101,3 @@ class Worker:
         self._woken = True
         with suppress(BlockingIOError):  # a full pipe is readable
             os.write(self._write_fd, b"\0")
-
-
-__all__ = ["Worker"]

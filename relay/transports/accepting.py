@@ -23,7 +23,7 @@ RETRY_S: Final = 0.1
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Pump(Protocol):
+class Greeter(Protocol):
     """What takes connections over."""
 
     async def greet(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
@@ -33,7 +33,7 @@ class Pump(Protocol):
 class Door:
     """The handshakes under way, the oldest first."""
 
-    def __init__(self, pump: Pump, relay: Relay, nursery: trio.Nursery, *, clock: Callable[[], float]) -> None:
+    def __init__(self, pump: Greeter, relay: Relay, nursery: trio.Nursery, *, clock: Callable[[], float]) -> None:
         self._pump = pump
         self._relay = relay
         self._nursery = nursery

@@ -22,7 +22,7 @@ import trio
 
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, RECV_BYTES, REST_S
 from relay.outbox import Outbox
-from relay.peer import Peer, State
+from relay.peer import Peer, Stage
 from relay.transports.accepting import Door
 from relay.transports.base import Relay, bound_unsent, ending_signals, take_the_last
 from relay.transports.handshake import Handshake
@@ -246,7 +246,7 @@ class Pump:
         if box.standing is None and (connection.tls is None or not connection.tls.unsent):
             connection.writing = False
             self._watch(connection)
-            if connection.peer.state == State.ENDED:
+            if connection.peer.state == Stage.ENDED:
                 self._finish(connection)
             else:
                 self._hub.replay.drained(connection.peer)

@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from relay import framing
 from relay.limits import CLOSE_S_MAX, HANDSHAKE_S_MAX, MESSAGE_BYTES_MAX, REST_S
-from relay.peer import Peer, State
+from relay.peer import Peer, Stage
 from relay.transports.base import AnySocket, Relay, bound_unsent, ending_signals, take_the_last
 from relay.wire import SUBPROTOCOL
 
@@ -156,7 +156,7 @@ class _Library:
                 return
             hub.now_ns = peer.heard_ns = self._relay.clock()
             hub.counters.received_bytes += len(message)
-            if peer.state < State.CLOSING:
+            if peer.state < Stage.CLOSING:
                 peer.receive([message])
                 self.turn()
             while peer.box.choked or peer.behind:  # Read no more from a client that takes no answers, or asks too much.
@@ -175,7 +175,7 @@ class _Library:
                     await self._send(connection, data)
                     peer.progress_ns = self._relay.clock()
                 connection.sending = False
-                if peer.state < State.CLOSING:
+                if peer.state < Stage.CLOSING:
                     self._hub.replay.drained(peer)
                     self.turn()
         except ConnectionClosed:

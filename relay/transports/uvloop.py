@@ -17,7 +17,7 @@ import uvloop
 
 from relay.limits import HANDSHAKE_S_MAX, REST_S
 from relay.outbox import Outbox
-from relay.peer import Peer, State
+from relay.peer import Peer, Stage
 from relay.transports.base import Relay, bound_unsent, ending_signals, take_the_last
 from relay.transports.handshake import Handshake
 
@@ -170,7 +170,7 @@ class _Connection(asyncio.Protocol):
             on.hub.counters.sent_bytes += self._write(box)
         self.look_whether_to_read()
         if box.standing is None and not self.paused:
-            if peer.state == State.ENDED:
+            if peer.state == Stage.ENDED:
                 self.finish()
             else:
                 on.hub.replay.drained(peer)

@@ -14,7 +14,7 @@ from planted_relay import serving
 from loadtests import probe_cli
 from loadtests.probe_cli import ProbeOptions
 from loadtests.probing import acknowledging, largest, ordering, returning, session, stalling
-from loadtests.probing.findings import Finding, Probed
+from loadtests.probing.findings import ProbeAnswer, Probed
 from loadtests.results.exit_codes import (
     EXIT_CONFIGURATION,
     EXIT_INCONCLUSIVE,
@@ -46,11 +46,11 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(
-    question: Callable[[Settings, Promises], Finding],
+    question: Callable[[Settings, Promises], ProbeAnswer],
     promises: Promises = EVERYTHING,
     dialect: str = DIALECT,
     **plants: Any,
-) -> Finding:
+) -> ProbeAnswer:
     with serving(**plants) as (_, address):
         return question(settings_of(address.url, dialect), promises)
 
@@ -138,7 +138,7 @@ def test_states() -> None:
 # -- a reader that stops ---------------------------------------------------------------------------------
 
 
-def stalled(promises: Promises = EVERYTHING, dialect: str = DIALECT, **plants: Any) -> Finding:
+def stalled(promises: Promises = EVERYTHING, dialect: str = DIALECT, **plants: Any) -> ProbeAnswer:
     return asked(lambda settings, told: stalling.stalled_reader(settings, told, 1.0), promises, dialect, **plants)
 
 
@@ -240,7 +240,7 @@ def test_the_largest_is_found_and_what_becomes_of_larger_ones(monkeypatch: pytes
 
 def test_what_cannot_be_asked_says_so() -> None:
     with serving() as (_, address):
-        findings = dict(session.Session(settings_of(address.url, HUMBLE), NOTHING, None, stall_s=1.0).findings())
+        findings = dict(session.ProbeSession(settings_of(address.url, HUMBLE), NOTHING, None, stall_s=1.0).findings())
         for name in (
             "acknowledgement",
             "states beside records",
@@ -254,7 +254,7 @@ def test_what_cannot_be_asked_says_so() -> None:
 
 def test_a_question_without_an_end_is_inconclusive() -> None:
     with serving() as (relay, address):
-        (name, ask), *_ = session.Session(settings_of(address.url), EVERYTHING, None, stall_s=1.0).findings()
+        (name, ask), *_ = session.ProbeSession(settings_of(address.url), EVERYTHING, None, stall_s=1.0).findings()
         relay.stop()
         found = ask()
     assert found.question == name

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.store import Record, Run, run_of
-from relay.store.runs import PAGE_BYTES, State, ack_check, blob_bytes, pack_run, pack_state, unpack_run, unpack_state
+from relay.store.runs import (
+    PAGE_BYTES,
+    StreamRow,
+    ack_check,
+    blob_bytes,
+    pack_run,
+    pack_state,
+    unpack_run,
+    unpack_state,
+)
 
 SEED = crc32(b"k" * 32)
 NUMBER = 70_000
@@ -72,7 +81,7 @@ def test_garbage_is_damage(blob: bytes, first: int, count: int) -> None:
 
 
 def test_a_state_round_trips_and_is_checked() -> None:
-    state = State(SEED, 2**64 - 1, 2**63 - 1, 10**18, 12_345)
+    state = StreamRow(SEED, 2**64 - 1, 2**63 - 1, 10**18, 12_345)
     blob = pack_state(NUMBER, state)
     assert unpack_state(NUMBER, SEED, blob) == state
     for bit in range(8 * len(blob)):

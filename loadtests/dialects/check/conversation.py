@@ -17,7 +17,7 @@ SEALED: Final = b"\x01\x01" + bytes(range(254))
 LONG: Final = b"\x01\x01\r\n" + bytes(40_000)
 HOST: Final = "127.0.0.1:1"
 IDS: Final = (12, 13, 14)
-"""Of what `publishing` publishes."""
+"""Ids of what `publishing` publishes."""
 
 Call: TypeAlias = Callable[[Dialect], bytes]
 

@@ -59,7 +59,7 @@ def _module() -> Path | None:
 
 
 VERSION: Final = ("-v",)
-"""Of nginx: the module does not tell its own."""
+"""Tells nginx's: the module does not tell its own."""
 
 
 def command(binary: str, directory: Path, port: int, certificate: Path | None) -> list[str]:
