@@ -52,7 +52,7 @@ class Erasures:
         self._resting = False
 
     def _done(
-        self, asked: list[tuple[int, int]], finished: list[tuple[int, bool]] | None, error: Exception | None
+        self, asked: list[tuple[int, int]], finished: list[tuple[int, bool | None]] | None, error: Exception | None
     ) -> None:
         self._under_way = False
         if finished is None:
@@ -60,6 +60,9 @@ class Erasures:
         # A call ends with the purge of a log, which everybody's records wait for: one a second is enough.
         self._resting = not finished or not self._store.instant
         for number, is_gone in finished:
+            if is_gone is None:
+                self._resting = False
+                continue
             stream, epoch, asker = self.waiting.pop(number)
             stream.erasing = False
             self._finished(stream, epoch, asker, is_gone)

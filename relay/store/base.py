@@ -202,11 +202,12 @@ class Store(Protocol):
         A store may leave a part of the work to later calls of `commit` and `tidy`.
         """
 
-    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool | None]]:
         """Delete all records, acknowledgements and ids of streams, beyond recovery: (number, new epoch); head 0.
 
-        A bounded piece of the work. Returns (number, True) of those that are gone, False if one cannot be deleted. For
-        the others it is to be called again, with the same epochs, and nothing of them is to be committed meanwhile.
+        A bounded piece of the work. Returns (number, True) of those that are gone, False if one cannot be deleted, None
+        if a piece of it was and the next can be at once. For those and the others it is to be called again, with the
+        same epochs, and nothing of them is to be committed meanwhile.
         """
 
     def tidy(self) -> list[tuple[int, int]]:

@@ -20,6 +20,8 @@ from relay.store.states import States
 
 RUNS_MAX: Final = 2_048
 """Forgotten in one call, some 50 ms: commits wait for it."""
+ERASED_RUNS_MAX: Final = 256
+"""Erased in one call, some 6 ms: calls follow one another until a stream is empty."""
 RUNS_PER_COMMIT: Final = 32
 """Records that each commit forgets of what is left, besides twice what it added, so that forgetting keeps up."""
 STREAMS_PER_SWEEP: Final = 4_096

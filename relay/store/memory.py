@@ -181,7 +181,7 @@ class MemoryStore:
                 self._drop(stream)
         return forgotten
 
-    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool | None]]:
         for number, new_epoch in erasures:
             stream = self._by_number[number]
             self._frame_bytes -= stream.frame_bytes

@@ -114,7 +114,7 @@ class SqliteStore:
         self._swept_ns = now_ns
         return forgotten
 
-    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool | None]]:
         return self._writer.erase(erasures)
 
     def tidy(self) -> list[tuple[int, int]]:

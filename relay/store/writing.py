@@ -295,7 +295,7 @@ class Writer:
                 self._forgetting.give_up()
             raise StoreUnavailable(f"cannot forget: {error}") from error
 
-    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool | None]]:
         """See Store.erase."""
         self._refuse_if_files_are_gone()
         try:
@@ -305,7 +305,7 @@ class Writer:
                 return [finished for erasure in erasures for finished in self.erase([erasure])]
             return [(erasures[0][0], False)]
         if not emptied:
-            return []
+            return [(erasures[0][0], None)]
         self._erased_since_s = self._erased_since_s or monotonic()
         if self._forgetting.unpurged and not self._purge():
             if monotonic() - self._erased_since_s < ERASE_PURGE_S:
@@ -316,7 +316,7 @@ class Writer:
 
     def _erase_some(self, erasures: list[tuple[int, int]]) -> list[int]:
         emptied = []
-        runs_max = forgetting.RUNS_MAX
+        runs_max = forgetting.ERASED_RUNS_MAX
         self._states.load([number for number, _ in erasures])
         for number, new_epoch in erasures[:ERASURES_MAX]:
             epoch = new_epoch - self._generation & EPOCH_MAX

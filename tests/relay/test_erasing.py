@@ -19,11 +19,11 @@ class Store(MemoryStore):
     def __init__(self) -> None:
         super().__init__(bytes(32))
         self.asked: list[list[int]] = []
-        self.answers: deque[list[tuple[int, bool]] | None] = deque()
+        self.answers: deque[list[tuple[int, bool | None]] | None] = deque()
         self.committed: deque[Committed] = deque()
         self.bad_frame = False
 
-    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool]]:
+    def erase(self, erasures: list[tuple[int, int]]) -> list[tuple[int, bool | None]]:
         self.asked.append([number for number, _ in erasures])
         answer = self.answers.popleft() if self.answers else None
         gone = dict(erasures)

@@ -405,6 +405,22 @@ def test_erased_is_gone_from_every_file_however_pages_were_moved_about(tmp_path:
     store.close()
 
 
+def test_much_is_erased_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.forgetting.ERASED_RUNS_MAX", 10)
+    store = make(tmp_path / "r.db")
+    one, two = number_of(store, b"a"), number_of(store, b"b")
+    for seq in range(1, 26):
+        store.commit(batch(records=[(one, records(seq, seq))]))
+    assert store.erase([(one, 8)]) == [(one, None)]
+    assert [record.seq for record in store.read(one, 0, PLENTY)] == list(range(11, 26)), "the oldest go first"
+    assert store.commit(batch(records=[(two, records(1, 1))])).damaged == [], "others come in between"
+    assert store.erase([(one, 8)]) == [(one, None)]
+    assert store.erase([(one, 8)]) == [(one, True)]
+    state = store.open(b"a".ljust(32), new_epoch=0, recent_max=0)
+    assert (state.epoch, state.head) == (8, 0)
+    store.close()
+
+
 def test_an_erasure_waits_for_a_reader_from_outside_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
