@@ -122,19 +122,21 @@ class Partial:
 class FrameReader:
     """Turns the bytes of one client into messages and control frames."""
 
-    __slots__ = ("_message_bytes_max", "_rest", "_shut", "fragments", "partial", "waiting")
+    __slots__ = ("_begin", "_message_bytes_max", "_rest", "_shut", "fragments", "partial", "waiting")
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self.partial: Partial | None = None  # the message under way
         self._message_bytes_max = message_bytes_max
-        self._rest = b""
+        self._rest = b""  # of it, what is behind `_begin`
+        self._begin = 0
         self._shut = False
         self.fragments = 0  # continuation frames so far
         self.waiting = False  # for `feed` to go on: it stopped at its limit
 
     def hold(self, data: bytes) -> None:
         """Keep bytes for the next `feed`."""
-        self._rest += data
+        self._rest = self._rest[self._begin :] + data
+        self._begin = 0
         self.waiting = True
 
     def feed(self, data: bytes, small_max: int = UNBOUNDED) -> list[Event]:
@@ -147,11 +149,15 @@ class FrameReader:
         self.waiting = False
         if self._shut:
             return events
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        limit = self._message_bytes_max
         position = 0
+        if self._rest:
+            if data:
+                data = self._rest[self._begin :] + data
+            else:  # Only on with what waits: a share at a time, and not copied each time.
+                data, position = self._rest, self._begin
+            self._rest = b""
+            self._begin = 0
+        limit = self._message_bytes_max
         end = len(data)
         while position < end:
             if self.partial is None:
@@ -183,7 +189,8 @@ class FrameReader:
                 position = self._payload(self.partial, data, position, events)
                 continue
             if small_max <= 0:
-                self._rest = data[position:]
+                self._rest = data
+                self._begin = position
                 self.waiting = True
                 break
             small_max -= 1

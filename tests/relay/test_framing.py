@@ -413,3 +413,25 @@ def test_split_of_garbage_never_loses_bytes(data: bytes) -> None:
     except ValueError:
         return
     assert sum(map(len, parts)) + 2 * len(parts) <= len(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sequences(), splits, st.integers(1, 7))
+def test_a_limit_on_small_frames_changes_nothing_but_when(
+    sequence: tuple[bytes, list[Event]], places: list[int], small_max: int
+) -> None:
+    data, events = sequence
+    reader = FrameReader()
+    found: list[Event] = []
+    for part in cut(data, places):
+        if reader.waiting:
+            reader.hold(part)
+        else:
+            found += reader.feed(part, small_max)
+        if len(part) % 2:
+            continue
+        while reader.waiting:
+            found += reader.feed(b"", small_max)
+    while reader.waiting:
+        found += reader.feed(b"", small_max)
+    assert found == events
