@@ -94,7 +94,7 @@ def _validity_facts(
                 name=line.name,
                 cpu=line.status.load_cpu,
                 due=line.due,
-                sent=line.sent + line.status.tally.skipped,
+                sent=line.sent + line.status.counts.skipped,
             )
             for line in run.lines.values()
         ),
@@ -128,7 +128,7 @@ def _notes(run: Collector, ledger: Totals) -> Iterator[str]:
             yield f"{count} {what}"
     events: Counter[str] = Counter()
     for line in run.lines.values():
-        events.update(line.status.tally.events)
+        events.update(line.status.counts.events)
     yield from (f"{count} x {what}" for what, count in events.most_common(_EVENTS_MAX))
     if unacknowledged := run.total("unacknowledged"):
         yield (
@@ -201,7 +201,7 @@ def _worker(run: Collector, line: WorkerLine) -> schema.WorkerFigures:
         cpu=round(line.status.load_cpu, 4),
         due=line.due,
         sent=line.sent,
-        received=line.status.tally.received,
+        received=line.status.counts.received,
         connections=line.status.participants,
         lag_p99_ns=line.lag.percentile(99),
         loop_lag_p99_ns=line.loop_lag.percentile(99),

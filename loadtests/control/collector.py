@@ -15,7 +15,7 @@ from loadtests.dialects.find import find
 from loadtests.measuring.clock import OffsetEstimator, one_way_error_ns
 from loadtests.measuring.histogram import Histogram
 from loadtests.measuring.recorder import Recorder
-from loadtests.measuring.room_spread import FanoutTally
+from loadtests.measuring.room_spread import SpreadMerger
 from loadtests.measuring.series import parse_series_name
 from loadtests.results import schema
 from loadtests.results.validity import Finding
@@ -44,11 +44,11 @@ class WorkerLine:
 
     @property
     def due(self) -> int:
-        return sum(self.status.tally.due)
+        return sum(self.status.counts.due)
 
     @property
     def sent(self) -> int:
-        return sum(self.status.tally.sent)
+        return sum(self.status.counts.sent)
 
 
 class Collector:
@@ -61,7 +61,7 @@ class Collector:
         self.lines = {name: WorkerLine(f"worker-{number}") for number, name in enumerate(workers, 1)}
         self.relay = RelayUsage(facts.relay)
         self.series = TargetSeries(facts.series, facts.relay.statistics if facts.relay is not None else dict)
-        self.fanout = FanoutTally()
+        self.fanout = SpreadMerger()
         self.sent_log: SentLog | None = None
         self.settlement: Settlement | None = None
         self.rates: dict[int, list[int]] = {}
@@ -90,7 +90,7 @@ class Collector:
         line.status = status = report.status
         line.heard = True
         line.clock = self._clocks.setdefault(report.clock_id, len(self._clocks) + 1)
-        if status.tally.cuts:
+        if status.counts.cuts:
             self._mark_cut()
         self._note_error(line)
         if self.load_from_ns:
@@ -192,7 +192,7 @@ class Collector:
 
     def counted(self, name: str) -> int:
         """Return the sum of a count of the workers."""
-        return sum(int(getattr(line.status.tally, name)) for line in self.lines.values())
+        return sum(int(getattr(line.status.counts, name)) for line in self.lines.values())
 
     @property
     def connections(self) -> int:
@@ -221,7 +221,7 @@ class Collector:
         kinds = {}
         for index, name in enumerate(KIND_NAMES):
             counted = {
-                column: sum(getattr(line.status.tally, column)[index] for line in self.lines.values())
+                column: sum(getattr(line.status.counts, column)[index] for line in self.lines.values())
                 for column in _BY_KIND
             }
             settled = ledger.kinds.get(name)

@@ -90,11 +90,11 @@ class Status(Struct, frozen=True, kw_only=True):
     clock_error_ns: int | None = None
     descriptors_exhausted: int = 0
     ports_exhausted: int = 0
-    tally: WorkerCounts = WorkerCounts()
+    counts: WorkerCounts = WorkerCounts()
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True, tag=True):
-    """What came in the last second. `intervals`: histograms by series; `fanout`: `FanoutNotes.take()`."""
+    """What came in the last second. `intervals`: histograms by series; `fanout`: `SpreadNotes.take()`."""
 
     second: int
     intervals: dict[str, dict[str, Any]]

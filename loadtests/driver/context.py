@@ -17,7 +17,7 @@ from loadtests.driver.connection import Connection, Handler
 from loadtests.driver.counts import Presence, RunningCounts
 from loadtests.driver.event_loop import EventLoop
 from loadtests.measuring.recorder import Recorder
-from loadtests.measuring.room_spread import FanoutNotes, step_of
+from loadtests.measuring.room_spread import SpreadNotes, step_of
 from loadtests.measuring.series import series_name
 from loadtests.sealing.envelope import Keyring, Opener, Sealer, Suite, suite_for
 from loadtests.sealing.records import KIND_NAMES
@@ -168,7 +168,7 @@ class Context:
     counts: RunningCounts
     presence: Presence
     ledger: Ledger
-    fanout: FanoutNotes
+    fanout: SpreadNotes
 
     @property
     def features(self) -> Features:

@@ -26,7 +26,7 @@ from loadtests.driver.event_loop import EventLoop
 from loadtests.driver.participant import Participant
 from loadtests.driver.sockets import allow_descriptors
 from loadtests.measuring.recorder import Recorder
-from loadtests.measuring.room_spread import FanoutNotes
+from loadtests.measuring.room_spread import SpreadNotes
 from loadtests.settings import SUITES, Settings
 
 POLL_NS: Final = 50_000_000
@@ -61,7 +61,7 @@ class Population:
             counts=RunningCounts(),
             presence=Presence(on_joined),
             ledger=Ledger(),
-            fanout=FanoutNotes(),
+            fanout=SpreadNotes(),
         )
         self.participants: dict[int, Participant] = {}
         self._clock_probe = ClockProbe(self.context)
@@ -221,7 +221,7 @@ class Population:
             "joins": presence.joins.tried,
             "resumes": presence.resumes.tried,
             "connections": len(loop),
-            "tally": self.context.counts.to_wire(),
+            "counts": self.context.counts.to_wire(),
         }
 
     def attempts(self) -> dict[str, Any]:

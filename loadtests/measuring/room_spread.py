@@ -27,7 +27,7 @@ def step_of(members: int) -> int:
     return max(1, members // MEMBERS_PER_STEP) if members >= MEMBERS_MIN else 0
 
 
-class FanoutNotes:
+class SpreadNotes:
     """The latencies (ns) of the chosen messages at one worker."""
 
     __slots__ = ("_notes",)
@@ -49,7 +49,7 @@ class FanoutNotes:
         return taken
 
 
-class FanoutTally:
+class SpreadMerger:
     """The chosen messages of all workers. `finish` records each one's three figures by the size of its room."""
 
     def __init__(self) -> None:

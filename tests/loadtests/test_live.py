@@ -27,7 +27,7 @@ def report(second: int, sent: int, delivered: int, cpu: float = 0.2) -> WorkerRe
     for _ in range(delivered):
         histogram.record(1_000_000)
     bases = {series_name("deliver", kind="message", basis=basis): histogram.to_wire() for basis in ("intended", "sent")}
-    status = Status(attached=2, cpu=cpu, tally=WorkerCounts(due=counted(sent + 1), sent=counted(sent)))
+    status = Status(attached=2, cpu=cpu, counts=WorkerCounts(due=counted(sent + 1), sent=counted(sent)))
     return WorkerReport(second=second, intervals=bases, fanout=[], clock_id=1, status=status)
 
 

@@ -135,7 +135,7 @@ class FakeWorkers:
             clock_error_ns=self.clock_error_ns,
             connections=2,
             unacknowledged=self.unacknowledged,
-            tally=WorkerCounts(due=counted, sent=counted, received=2, cuts=self.cuts),
+            counts=WorkerCounts(due=counted, sent=counted, received=2, cuts=self.cuts),
         )
         self.answer(name, WorkerReport(second=0, intervals=intervals or {}, fanout=[], clock_id=clock, status=status))
 

@@ -166,7 +166,7 @@ def test_its_status_and_attempts_are_what_happened(clock: Stage) -> None:
     status = clock.population.status()
     assert (status["participants"], status["joined"], status["attached"], status["unsent"]) == (4, 4, 4, 0)
     assert status["offset_ns"] is None
-    assert status["tally"]["sent"][Kind.MESSAGE] > 0
+    assert status["counts"]["sent"][Kind.MESSAGE] > 0
     attempts = clock.population.attempts()
     assert attempts["joins"]["tried"] == 4
     assert attempts["joins"]["first_ns"] < 0, "they joined before the load began"
