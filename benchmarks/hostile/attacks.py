@@ -45,10 +45,11 @@ class Stranger:
 
     def upgrade(self) -> None:
         """Do the handshakes, WELCOME included."""
-        self.socket.sendall(RelayClient().request(0, Role.PUBLISH) + framed(wire.Hello(wire.VERSION)))
+        self.socket.sendall(RelayClient().request(0, Role.PUBLISH))
         received = b""
         while b"\r\n\r\n" not in received:
             received += self.socket.recv(4096)
+        self.say(wire.Hello(wire.VERSION))
 
     def say(self, *records: wire.ClientRecord) -> None:
         self.socket.sendall(b"".join(map(framed, records)))
