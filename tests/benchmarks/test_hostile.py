@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.hostile.__main__ import ALLOWED_NS, Row, line
+from benchmarks.hostile.__main__ import ALLOWED_NS, AttackRow, line
 from benchmarks.hostile.attacks import ALONE, ATTACKS
 from benchmarks.hostile.honest import Latencies
 from relay import wire
@@ -26,7 +26,7 @@ def test_an_attack_is_well_formed(name: str) -> None:
 
 
 QUIET = Latencies(chat_p50_ns=1_000_000, chat_p99_ns=5_000_000, room_p50_ns=1, room_p99_ns=2, count=100)
-ROW = Row(
+ROW = AttackRow(
     transport="pump",
     attack="TIME",
     connections=20,
