@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import psutil
 import pytest
@@ -25,9 +24,22 @@ child.wait()
 """
 COMMANDS = {
     "a command of ours": relaymark.child("serve", "--listen", "127.0.0.1:0"),
-    "a module": relaymark.child_module("http.server", "--bind", "127.0.0.1", "0"),
+    "a module": relaymark.child_module("relay.cli", "serve", "--listen", "127.0.0.1:0"),
     "a program of others": relaymark.child_program(["sh", "-c", "echo up; exec sleep 60"]),
 }
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Wait for the end of a process that is not ours; whoever adopted it may be slow to collect it."""
+    end_s = time.monotonic() + WAIT_S
+    while time.monotonic() < end_s:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 @pytest.mark.process
@@ -43,9 +55,7 @@ def test_a_child_ends_with_a_parent_that_was_killed(command: list[str]) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         assert child.is_running()
         parent.send_signal(signal.SIGKILL)
-    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-        child.wait(WAIT_S)
-    assert not child.is_running()
+    assert is_gone(child)
 
 
 TREE = """
@@ -71,12 +81,11 @@ def test_all_processes_of_a_program_end_with_a_parent_that_was_killed(script: st
         text=True,
     ) as parent:
         assert parent.stdout is not None
-        _, grandchild = (psutil.Process(int(number)) for number in parent.stdout.readline().split())
+        _, number = parent.stdout.readline().split()
+        grandchild = psutil.Process(int(number))
         assert grandchild.is_running()
         parent.send_signal(signal.SIGKILL)
-    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-        grandchild.wait(WAIT_S)
-    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+    assert is_gone(grandchild)
 
 
 @pytest.mark.process
