@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 from collections import defaultdict
@@ -108,6 +109,7 @@ def test_findings_have_their_form() -> None:
             continue
         text = script.read_text()
         assert script.suffix == ".sh", script.name
+        assert os.access(script, os.X_OK), script.name
         assert text.startswith("#!/usr/bin/env bash\n# "), script.name
         assert "mktemp -d" in text, script.name
         assert "relaymark" not in text, script.name
