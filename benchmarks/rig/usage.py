@@ -119,14 +119,16 @@ class Meter:
     def __init__(self, cores: Cores, *pids: int) -> None:
         self._cores = cores
         self._pids = pids
-        self._before = self._now()
+        # The clock is read first here and last in `read`: what was used lies within the time that passed.
+        self._began_ns = time.monotonic_ns()
+        self._before = self._used()
 
     def read(self) -> CoreUsage:
         """Return what was used since the meter was made."""
-        elapsed_ns, *spans_ns = (now - before for before, now in zip(self._before, self._now(), strict=True))
+        spans_ns = [now - before for before, now in zip(self._before, self._used(), strict=True)]
         server_ns, load_ns, server_core_ns, load_core_ns = spans_ns
         return CoreUsage(
-            elapsed_ns=elapsed_ns,
+            elapsed_ns=time.monotonic_ns() - self._began_ns,
             server_ns=server_ns,
             load_ns=load_ns,
             server_core_ns=server_core_ns,
@@ -134,9 +136,8 @@ class Meter:
             shared=self._cores.shared,
         )
 
-    def _now(self) -> tuple[int, ...]:
+    def _used(self) -> tuple[int, ...]:
         return (
-            time.monotonic_ns(),
             sum(map(cpu_ns, self._pids)),
             time.process_time_ns(),
             core_busy_ns(self._cores.server),

@@ -37,8 +37,7 @@ def test_a_meter_reads_its_own_process() -> None:
     sum(range(3_000_000))
     usage = meter.read()
     assert usage.shared
-    # The clocks are read one after the other, and may be interrupted in between.
-    assert 0 < usage.load_ns < 2 * usage.elapsed_ns
+    assert usage.elapsed_ns >= usage.load_ns > 0
     assert usage.server_ns >= 0
     assert run_time_ns(os.getpid()) > 0
     assert cpu_ns(os.getpid()) >= 0
