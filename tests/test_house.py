@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import plugin
 from loadtests.dialects import base
 from loadtests.results import schema
 
@@ -87,7 +86,8 @@ def test_only_the_public_face_lists_its_names() -> None:
 
 def test_the_public_face() -> None:
     """What users build on: a change here breaks their scenarios, dialects or readers of results."""
-    assert plugin.__all__ == ["main", "scenario"]
+    # Read from its text: to import it is to import Locust, which patches the process of all tests.
+    assert '__all__ = ["main", "scenario"]' in (ROOT / "loadtests" / "plugin.py").read_text()
     assert base.__all__ == [
         *("Attach", "Closed", "Delivered", "Dialect", "Erased", "Event", "Failed", "Features", "Gap", "GoingAway"),
         "Place",
